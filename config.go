@@ -1,0 +1,354 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// A Config is what config.json says. Loading checks it, so it can't be
+// ambiguous; it never changes afterwards: an edited file makes a new Config.
+type Config struct {
+	Port    int // TCP port to listen on, 1 to 65535
+	parties map[Number]party
+}
+
+// A party is one side of a pairing. Its number leads to it in Config.parties,
+// the customer's as well as the agent's: the two-way lookup.
+type party struct {
+	role Role
+	line int32  // of the pairing in the file, for messages
+	peer Number // the other side
+}
+
+// Peer returns whom to dial when caller calls the Plivo number called, and
+// caller's role in that pairing; ok is false if caller is in no pairing.
+func (c *Config) Peer(caller, called Number) (peer Number, role Role, ok bool) {
+	p, ok := c.parties[caller]
+	return p.peer, p.role, ok
+}
+
+// Pairings returns how many there are.
+func (c *Config) Pairings() int { return len(c.parties) / 2 }
+
+// A Role is what a caller is in a pairing.
+type Role uint8
+
+const (
+	Customer Role = iota
+	Agent
+)
+
+func (r Role) String() string {
+	if r == Agent {
+		return "agent"
+	}
+	return "customer"
+}
+
+// LoadConfig reads and checks the file at path. The error lists what is wrong
+// with it, a problem a line, and never shows a phone number.
+func LoadConfig(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w; name the file with -config, or copy the sample from the README", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the pairings: %w", err)
+	}
+	return ParseConfig(path, data)
+}
+
+// ParseConfig checks data, the contents of the file name, which it only needs
+// for the error: lines of the form "config.json:LINE: what is wrong and what
+// to do", or "config.json:LINE:COLUMN: …" if data is not JSON.
+func ParseConfig(name string, data []byte) (*Config, error) {
+	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // Windows editors begin files with it
+	if !json.Valid(data) {
+		return nil, syntaxError(name, data)
+	}
+	p := &parser{dec: json.NewDecoder(bytes.NewReader(data)), data: data, line: 1}
+	p.dec.UseNumber()
+
+	c := &Config{Port: 5000}
+	p.fields("the file", map[string]func(){
+		"app": func() {
+			p.fields(`"app"`, map[string]func(){
+				"port": func() { c.Port = p.integer(`"port"`, 1, 65535) },
+			})
+		},
+		"customerAgentMap": func() { c.parties = p.pairings(`"customerAgentMap"`) },
+	})
+	if c.parties == nil {
+		p.problem(`"customerAgentMap" is missing: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for no pairings yet`)
+	}
+	if err := p.err(name); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// A parser walks through JSON that is known to be valid and collects what is
+// wrong with its meaning.
+type parser struct {
+	dec      *json.Decoder
+	data     []byte
+	offset   int64 // into data, up to which lines are counted
+	line     int   // of the token read last
+	problems []problem
+}
+
+type problem struct {
+	line int
+	text string
+}
+
+func (p *parser) problem(format string, args ...any) {
+	p.problems = append(p.problems, problem{p.line, fmt.Sprintf(format, args...)})
+}
+
+// err returns the problems as one error, nil if there are none.
+func (p *parser) err(name string) error {
+	const most = 20
+	var lines []string
+	slices.SortStableFunc(p.problems, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
+	for i, found := range p.problems {
+		if i == most {
+			lines = append(lines, fmt.Sprintf("%s: %d more problems like these", name, len(p.problems)-most))
+			break
+		}
+		lines = append(lines, fmt.Sprintf("%s:%d: %s", name, found.line, found.text))
+	}
+	if lines == nil {
+		return nil
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+// next returns the next token and counts the lines up to it.
+func (p *parser) next() json.Token {
+	token, _ := p.dec.Token() // cannot fail: the data is valid
+	end := p.dec.InputOffset()
+	p.line += bytes.Count(p.data[p.offset:end], []byte("\n"))
+	p.offset = end
+	return token
+}
+
+// skip reads on to the end of the value that begins with token.
+func (p *parser) skip(token json.Token) {
+	for depth := 0; ; token = p.next() {
+		switch token {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		}
+		if depth == 0 {
+			return
+		}
+	}
+}
+
+// members reads an object and calls member, which must read the value, for
+// each key.
+func (p *parser) members(what string, member func(key string)) {
+	if token := p.next(); token != json.Delim('{') {
+		p.problem("%s must be an object: write it as { … }", what)
+		p.skip(token)
+		return
+	}
+	for p.dec.More() {
+		member(p.next().(string))
+	}
+	p.next() // the closing brace
+}
+
+// fields reads an object whose keys are known beforehand, each with the
+// function that reads its value.
+func (p *parser) fields(what string, known map[string]func()) {
+	lines := map[string]int{}
+	p.members(what, func(key string) {
+		read, ok := known[key]
+		switch {
+		case !ok:
+			names := slices.Sorted(maps.Keys(known))
+			p.problem("unknown key %q in %s: remove it, or write one of %q", redact(key), what, names)
+			p.skip(p.next())
+		case lines[key] > 0:
+			p.problem("%q is already in line %d: keep one of the two", key, lines[key])
+			p.skip(p.next())
+		default:
+			lines[key] = p.line
+			read()
+		}
+	})
+}
+
+func (p *parser) integer(what string, low, high int) int {
+	token := p.next()
+	number, _ := token.(json.Number)
+	n, err := strconv.Atoi(number.String())
+	if err != nil || n < low || n > high {
+		p.problem("%s must be a whole number from %d to %d, without quotes", what, low, high)
+		p.skip(token)
+	}
+	return n
+}
+
+// pairings reads a map from customers to agents.
+func (p *parser) pairings(what string) map[Number]party {
+	parties := map[Number]party{}
+	p.members(what, func(key string) {
+		customer := p.number(Customer, key)
+		token := p.next()
+		text, ok := token.(string)
+		if !ok {
+			p.problem("the agent must be a phone number in quotes")
+			p.skip(token)
+			return
+		}
+		if agent := p.number(Agent, text); customer != (Number{}) && agent != (Number{}) {
+			p.pair(parties, customer, agent)
+		}
+	})
+	return parties
+}
+
+func (p *parser) number(role Role, text string) Number {
+	n, err := ParseNumber(text)
+	if err != nil {
+		p.problem("the %s is no phone number: %v", role, err)
+	}
+	return n
+}
+
+// pair enters a pairing, unless a call could then ring the wrong phone.
+func (p *parser) pair(parties map[Number]party, customer, agent Number) {
+	found := len(p.problems)
+	if customer == agent {
+		p.problem("the customer is paired with itself: write the agent's number after the customer's")
+	}
+	for role, number := range [...]Number{customer, agent} {
+		if first, ok := parties[number]; ok {
+			p.problem("the %s is already the %s of the pairing in line %d, and only one phone can ring: change or remove one of the two",
+				Role(role), first.role, first.line)
+		}
+	}
+	if len(p.problems) == found {
+		parties[customer] = party{Customer, int32(p.line), agent}
+		parties[agent] = party{Agent, int32(p.line), customer}
+	}
+}
+
+// syntaxError says where data stops being JSON.
+func syntaxError(name string, data []byte) error {
+	var discard json.RawMessage
+	err := json.Unmarshal(data, &discard)
+	at, what := len(data), "look for a missing comma, quote or brace here or just before"
+	if bad, ok := errors.AsType[*json.SyntaxError](err); ok {
+		at = max(int(bad.Offset)-1, 0)
+	}
+	before := bytes.TrimRight(data[:at], " \t\r\n")
+	switch {
+	case len(bytes.TrimSpace(data)) == 0:
+		err, what = errors.New("the file is empty"), "write at least { \"customerAgentMap\": {} }"
+	case at < len(data) && bytes.IndexByte([]byte("}]"), data[at]) >= 0 && bytes.HasSuffix(before, []byte(",")):
+		at = len(before) - 1
+		err, what = errors.New("a comma before a closing brace"), "remove the comma"
+	}
+	line := 1 + bytes.Count(data[:at], []byte("\n"))
+	column := 1 + utf8.RuneCount(data[bytes.LastIndexByte(data[:at], '\n')+1:at])
+	return fmt.Errorf("%s:%d:%d: %w: %s", name, line, column, err, what)
+}
+
+// A Number is a phone number in E.164 form: a country code and at least four
+// more digits, 7 to 15 in all. ParseNumber makes them, so a Number other than
+// Number{}, which stands for none, is well formed. It prints with all but the
+// last four digits masked; only Digits shows them all.
+type Number struct {
+	// The digits read as one integer, with all bits flipped: fmt prints an
+	// unexported field without asking the type how, and then shows no number.
+	flipped uint64
+}
+
+// ParseNumber reads a phone number with its country code in any notation that
+// people use, such as +1 (415) 666-7777. The error says what is wrong without
+// showing the number.
+func ParseNumber(s string) (Number, error) {
+	var value uint64
+	digits, plus := 0, false
+	for _, r := range s {
+		switch {
+		case r >= '0' && r <= '9':
+			if digits++; digits == 1 && r == '0' {
+				return Number{}, errors.New("it begins with 0; begin with the country code, without 0 or 00")
+			}
+			if digits <= 15 { // more would overflow, and are an error below
+				value = value*10 + uint64(r-'0')
+			}
+		case r == '+' && digits == 0 && !plus:
+			plus = true
+		case r == '+':
+			return Number{}, errors.New("it has a + that is not its first character; remove that")
+		case !strings.ContainsRune(" -.()", r):
+			return Number{}, errors.New("it has a character other than digits, a + in front, spaces and - . ( ); remove that")
+		}
+	}
+	if digits < 7 || digits > 15 {
+		return Number{}, fmt.Errorf("it has %d digits; write 7 to 15, country code included", digits)
+	}
+	return Number{^value}, nil
+}
+
+// Digits returns the whole number, country code first, without +: the form in
+// which Plivo sends and takes numbers. It returns "" for Number{}.
+func (n Number) Digits() string {
+	if n == (Number{}) {
+		return ""
+	}
+	return strconv.FormatUint(^n.flipped, 10)
+}
+
+// String returns the number with all but the last four digits masked, and
+// Format prints that for every verb of fmt.
+func (n Number) String() string {
+	if n == (Number{}) {
+		return "none"
+	}
+	return mask(n.Digits())
+}
+
+func (n Number) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, n.String()) }
+
+func mask(digits string) string {
+	return strings.Repeat("*", max(len(digits)-4, 0)) + digits[max(len(digits)-4, 0):]
+}
+
+var (
+	uuid       = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+	digitGroup = regexp.MustCompile(`[0-9](?:[ .()-]*[0-9]){6,}`)
+)
+
+// redact returns text that came from outside in a form fit for logs and
+// messages: cut to a sensible length, and what could be a phone number masked.
+func redact(text string) string {
+	const longest = 100
+	if uuid.MatchString(text) {
+		return text // its digits stand for a call
+	}
+	text = digitGroup.ReplaceAllStringFunc(text, mask)
+	if len(text) > longest {
+		text = text[:longest] + "…"
+	}
+	return text
+}
