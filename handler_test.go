@@ -1,0 +1,803 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Sections: phone numbers, config.json, answers, the process, the README,
+// and what they share.
+
+// ---- Phone numbers ----
+
+func TestNumberIsReadAsPeopleWriteIt(t *testing.T) {
+	for text, digits := range map[string]string{
+		"14156667777":        "14156667777",
+		"+1 (415) 666-7777":  "14156667777",
+		"1-415-666-7777":     "14156667777",
+		"+1.415.666.7777":    "14156667777",
+		" 14156667777":       "14156667777", // a + in an unescaped query arrives as a space
+		"(+49) 30 123456":    "4930123456",
+		"1234567":            "1234567",
+		"123456789012345":    "123456789012345",
+		"999 999 999 999999": "999999999999999",
+	} {
+		n, err := ParseNumber(text)
+		if err != nil || n.Digits() != digits {
+			t.Errorf("ParseNumber(%q) = %q, %v; want %q", text, n.Digits(), err, digits)
+		}
+	}
+}
+
+func TestMalformedNumberIsRefused(t *testing.T) {
+	for text, reason := range map[string]string{
+		"":                     "0 digits",
+		"+":                    "0 digits",
+		"123456":               "6 digits",
+		"1234567890123456":     "16 digits",
+		"99999999999999999999": "20 digits",
+		"04156667777":          "begins with 0",
+		"0014156667777":        "begins with 0",
+		"1+4156667777":         "a + that is not its first",
+		"++14156667777":        "a + that is not its first",
+		"1415666777x":          "a character",
+		"1415\t6667777":        "a character",
+		"１４１５６６６７７７７":          "a character",
+		"anonymous":            "a character",
+		"sip:a@b.example":      "a character",
+		"1415666\xff7777":      "a character",
+	} {
+		n, err := ParseNumber(text)
+		if err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("ParseNumber(%q) = %v, %v; want an error with %q", text, n, err, reason)
+		} else if longDigits.MatchString(err.Error()) {
+			t.Errorf("ParseNumber(%q): the error shows the number: %v", text, err)
+		}
+	}
+}
+
+func TestNumberPrintsMaskedHoweverItIsPrinted(t *testing.T) {
+	n := number(t, "14156667777")
+	type holder struct {
+		Open   Number
+		hidden Number
+		ptr    *Number
+		list   []Number
+		keyed  map[Number]party
+	}
+	h := holder{n, n, &n, []Number{n}, map[Number]party{n: {peer: n}}}
+	var printed strings.Builder
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "%o", "%b", "%e", "%t", "%U", "%20v"} {
+		fmt.Fprintf(&printed, verb+" "+verb+" "+verb+" "+verb+"\n", n, &n, h, &h)
+	}
+	slog.New(slog.NewTextHandler(&printed, nil)).Info("text", "n", n, "h", h)
+	slog.New(slog.NewJSONHandler(&printed, nil)).Info("json", "n", n, "h", h)
+	fmt.Fprintln(&printed, fmt.Errorf("wrapped: %v", n), n)
+	for _, form := range []string{"14156667777", "6667777", fmt.Sprintf("%x", 14156667777), fmt.Sprintf("%X", 14156667777), fmt.Sprintf("%o", 14156667777), fmt.Sprintf("%b", 14156667777)} {
+		if strings.Contains(printed.String(), form) {
+			t.Errorf("the number shows as %s in:\n%s", form, printed.String())
+		}
+	}
+	if got := n.String(); got != "*******7777" {
+		t.Errorf("masked: %s, want *******7777", got)
+	}
+	if got := (Number{}).String() + (Number{}).Digits(); got != "none" {
+		t.Errorf("no number: %q, want none", got)
+	}
+}
+
+func TestRedactMasksWhatCouldBeANumber(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                     "",
+		"NORMAL_CLEARING":                      "NORMAL_CLEARING",
+		"123456":                               "123456",
+		"14156667777":                          "*******7777",
+		"x14156667777y":                        "x*******7777y",
+		"call +1 (415) 666-7777 now":           "call +************7777 now",
+		"97ceeb52-58b6-11e1-86da-773000068111": "97ceeb52-58b6-11e1-86da-773000068111",
+		"http://127.0.0.1:5000/handleincoming": "http://127.0.0.1:5000/handleincoming",
+		strings.Repeat("a", 200):               strings.Repeat("a", 100) + "…",
+	} {
+		if got := redact(text); got != want {
+			t.Errorf("redact(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
+// ---- config.json ----
+
+func TestShippedConfig(t *testing.T) {
+	config, err := LoadConfig("config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config.Port != 5000 || config.Pairings() != 3 {
+		t.Errorf("port %d, %d pairings; want 5000, 3", config.Port, config.Pairings())
+	}
+}
+
+func TestConfigLookup(t *testing.T) {
+	config := parse(t, `{"customerAgentMap": {"+1 (415) 666-7777": "1-415-666-7778", "14156667779": "14156667780"}}`)
+	if config.Port != 5000 {
+		t.Errorf("port %d, want the default 5000", config.Port)
+	}
+	for caller, want := range map[string]string{
+		"14156667777": "14156667778, and the caller is the customer",
+		"14156667778": "14156667777, and the caller is the agent",
+		"14156667779": "14156667780, and the caller is the customer",
+		"14156667780": "14156667779, and the caller is the agent",
+		"14156667781": "nobody",
+	} {
+		got := "nobody"
+		if peer, role, ok := config.Peer(number(t, caller), number(t, plivoNumber)); ok {
+			got = fmt.Sprintf("%s, and the caller is the %s", peer.Digits(), role)
+		}
+		if got != want {
+			t.Errorf("%s rings %s; want %s", caller, got, want)
+		}
+	}
+}
+
+func TestGoodConfigs(t *testing.T) {
+	for name, test := range map[string]struct {
+		text           string
+		port, pairings int
+	}{
+		"no pairings yet":         {`{"customerAgentMap": {}}`, 5000, 0},
+		"byte order mark":         {"\uFEFF" + `{"app": {"port": 8080}, "customerAgentMap": {"14156667777": "14156667778"}}`, 8080, 1},
+		"empty app":               {`{"app": {}, "customerAgentMap": {}}`, 5000, 0},
+		"Windows line ends":       {"{\r\n\"customerAgentMap\": {\r\n\"14156667777\": \"14156667778\"\r\n}\r\n}\r\n", 5000, 1},
+		"lowest and highest port": {`{"app": {"port": 65535}, "customerAgentMap": {}}`, 65535, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := parse(t, test.text)
+			if config.Port != test.port || config.Pairings() != test.pairings {
+				t.Errorf("port %d, %d pairings; want %d, %d", config.Port, config.Pairings(), test.port, test.pairings)
+			}
+		})
+	}
+}
+
+// Each bad config comes with its whole message, a line of which is written
+// LINE: TEXT or LINE:COLUMN: TEXT, without the file's name.
+func TestBadConfigs(t *testing.T) {
+	const (
+		anyone    = `"14156667777": "14156667778"`
+		oneOf     = ", and only one phone can ring: change or remove one of the two"
+		syntax    = ": look for a missing comma, quote or brace here or just before"
+		outOfPort = `"port" must be a whole number from 1 to 65535, without quotes`
+	)
+	for name, test := range map[string]struct {
+		text string
+		want []string
+	}{
+		"empty":               {"", []string{`1:1: the file is empty: write at least { "customerAgentMap": {} }`}},
+		"blank":               {" \n\n", []string{`2:1: the file is empty: write at least { "customerAgentMap": {} }`}},
+		"half-written":        {"{\n  \"customerAgentMap\": {\n    \"14156667777\": \"1415", []string{"3:24: unexpected end of JSON input" + syntax}},
+		"trailing comma":      {"{\n  \"customerAgentMap\": {\n    " + anyone + ",\n  }\n}", []string{"3:33: a comma before a closing brace: remove the comma"}},
+		"missing comma":       {"{\"customerAgentMap\": {\n\"14156667777\": \"14156667778\"\n\"14156667779\": \"14156667780\"}}", []string{`3:1: invalid character '"' after object key:value pair` + syntax}},
+		"single quotes":       {"{'customerAgentMap': {}}", []string{`1:2: invalid character '\'' looking for beginning of object key string` + syntax}},
+		"more than an object": {"{\"customerAgentMap\": {}}\n{}", []string{`2:1: invalid character '{' after top-level value` + syntax}},
+		"column after umlaut": {`{"ü": x}`, []string{`1:7: invalid character 'x' looking for beginning of value` + syntax}},
+
+		"no object":         {"[]", []string{"1: the file must be an object: write it as { … }", `1: "customerAgentMap" is missing: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for no pairings yet`}},
+		"no map":            {"{\n}", []string{`2: "customerAgentMap" is missing: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for no pairings yet`}},
+		"map is a list":     {"{\n\"customerAgentMap\": [{\"a\": [1]}]\n}", []string{`2: "customerAgentMap" must be an object: write it as { … }`}},
+		"map is null":       {"{\"customerAgentMap\": null}", []string{`1: "customerAgentMap" must be an object: write it as { … }`}},
+		"app is a number":   {"{\"app\": 5000,\n\"customerAgentMap\": {}}", []string{`1: "app" must be an object: write it as { … }`}},
+		"unknown key":       {"{\n\"customerAgentMap\": {},\n\"ports\": {\"a\": [{}, {}]}}", []string{`3: unknown key "ports" in the file: remove it, or write one of ["app" "customerAgentMap"]`}},
+		"key in wrong case": {"{\"customerAgentMap\": {},\n\"APP\": 1}", []string{`2: unknown key "APP" in the file: remove it, or write one of ["app" "customerAgentMap"]`}},
+		"number as key":     {"{\"customerAgentMap\": {},\n" + anyone + "}", []string{`2: unknown key "*******7777" in the file: remove it, or write one of ["app" "customerAgentMap"]`}},
+		"unknown app key":   {"{\"app\": {\n\"prot\": 1}, \"customerAgentMap\": {}}", []string{`2: unknown key "prot" in "app": remove it, or write one of ["port"]`}},
+		"doubled key":       {"{\"customerAgentMap\": {},\n\n\"customerAgentMap\": {" + anyone + "}}", []string{`3: "customerAgentMap" is already in line 1: keep one of the two`}},
+		"doubled app key":   {"{\"customerAgentMap\": {}, \"app\": {\"port\": 1,\n\"port\": 2}}", []string{`2: "port" is already in line 1: keep one of the two`}},
+
+		"port as text":   {"{\"customerAgentMap\": {},\n\"app\": {\"port\": \"5000\"}}", []string{"2: " + outOfPort}},
+		"port 0":         {"{\"customerAgentMap\": {},\n\"app\": {\"port\": 0}}", []string{"2: " + outOfPort}},
+		"port 65536":     {"{\"customerAgentMap\": {},\n\"app\": {\"port\": 65536}}", []string{"2: " + outOfPort}},
+		"port 5000.5":    {"{\"customerAgentMap\": {},\n\"app\": {\"port\": 5000.5}}", []string{"2: " + outOfPort}},
+		"port is a list": {"{\"customerAgentMap\": {},\n\"app\": {\"port\": [1]}}", []string{"2: " + outOfPort}},
+
+		"agent is a number":    {"{\"customerAgentMap\": {\n\"14156667777\": 14156667778}}", []string{"2: the agent must be a phone number in quotes"}},
+		"agent is a list":      {"{\"customerAgentMap\": {\n\"14156667777\": [\"14156667778\"]}}", []string{"2: the agent must be a phone number in quotes"}},
+		"malformed agent":      {"{\"customerAgentMap\": {\n\"14156667777\": \"0415 6667778\"}}", []string{"2: the agent is no phone number: it begins with 0; begin with the country code, without 0 or 00"}},
+		"malformed customer":   {"{\"customerAgentMap\": {\n\"1415666777O\": \"14156667778\"}}", []string{"2: the customer is no phone number: it has a character other than digits, a + in front, spaces and - . ( ); remove that"}},
+		"paired with itself":   {"{\"customerAgentMap\": {\n\"14156667777\": \"+14156667777\"}}", []string{"2: the customer is paired with itself: write the agent's number after the customer's"}},
+		"customer twice":       {"{\"customerAgentMap\": {\n" + anyone + ",\n\n\"+1 415 666 7777\": \"14156667779\"}}", []string{"4: the customer is already the customer of the pairing in line 2" + oneOf}},
+		"agent twice":          {"{\"customerAgentMap\": {\n" + anyone + ",\n\"14156667779\": \"1 415 666 7778\"}}", []string{"3: the agent is already the agent of the pairing in line 2" + oneOf}},
+		"agent is a customer":  {"{\"customerAgentMap\": {\n" + anyone + ",\n\"14156667779\": \"14156667777\"}}", []string{"3: the agent is already the customer of the pairing in line 2" + oneOf}},
+		"customer is an agent": {"{\"customerAgentMap\": {\n" + anyone + ",\n\"14156667778\": \"14156667779\"}}", []string{"3: the customer is already the agent of the pairing in line 2" + oneOf}},
+
+		"all at once": {"{\n\"prot\": 1,\n\"app\": {\"port\": -1},\n\"customerAgentMap\": {\n\"1\": 2,\n\"14156667777\": true\n}}", []string{
+			`2: unknown key "prot" in the file: remove it, or write one of ["app" "customerAgentMap"]`,
+			"3: " + outOfPort,
+			"5: the customer is no phone number: it has 1 digits; write 7 to 15, country code included",
+			"5: the agent must be a phone number in quotes",
+			"6: the agent must be a phone number in quotes",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := ParseConfig("config.json", []byte(test.text))
+			if err == nil {
+				t.Fatal("was accepted")
+			}
+			want := "config.json:" + strings.Join(test.want, "\nconfig.json:")
+			if err.Error() != want {
+				t.Errorf("message:\n%v\nwant:\n%v", err, want)
+			}
+			if longDigits.MatchString(err.Error()) {
+				t.Errorf("the message shows a phone number: %v", err)
+			}
+		})
+	}
+}
+
+func TestOfManyProblemsTwentyAreListed(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("{\"customerAgentMap\": {\n")
+	for i := range 25 {
+		fmt.Fprintf(&b, "\"1415666%04d\": 0,\n", i)
+	}
+	b.WriteString("\"14156667777\": \"14156667778\"}}")
+	_, err := ParseConfig("config.json", []byte(b.String()))
+	if err == nil {
+		t.Fatal("was accepted")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != 21 || lines[19] != "config.json:21: the agent must be a phone number in quotes" || lines[20] != "config.json: 5 more problems like these" {
+		t.Errorf("got %d lines, ending in\n%s", len(lines), strings.Join(lines[max(0, len(lines)-2):], "\n"))
+	}
+}
+
+func TestUnreadableConfig(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := LoadConfig(filepath.Join(dir, "config.json")); err == nil || !strings.Contains(err.Error(), "name the file with -config") {
+		t.Errorf("missing file: %v", err)
+	}
+	if _, err := LoadConfig(dir); err == nil || !strings.Contains(err.Error(), "is a directory") {
+		t.Errorf("directory: %v", err)
+	}
+}
+
+// ---- Answers ----
+
+const (
+	connect = `<Response><Dial callerId="` + plivoNumber + `"><Number>%s</Number></Dial></Response>`
+	reject  = `<Response><Hangup reason="rejected"></Hangup></Response>`
+	nothing = `<Response></Response>`
+)
+
+// Each row is a way to describe a call, as a query; each is tried by GET, by
+// POST with a form and by POST with a query, with and without the slash.
+func TestAnswers(t *testing.T) {
+	toPlivo := "&To=" + plivoNumber
+	for name, test := range map[string]struct {
+		query, answer, log string
+	}{
+		"customer calls":         {"From=14156667777" + toPlivo + "&CallUUID=97ceeb52-58b6-11e1-86da-77300b68f8bb&CallStatus=ringing&Direction=inbound&Event=StartApp", fmt.Sprintf(connect, "14156667778"), `level=INFO msg="call connected" call=97ceeb52-58b6-11e1-86da-77300b68f8bb from=*******7777 to=*******0100 caller=customer dialled=*******7778 took=`},
+		"agent calls":            {"From=14156667778" + toPlivo, fmt.Sprintf(connect, "14156667777"), `from=*******7778 to=*******0100 caller=agent dialled=*******7777`},
+		"escaped plus":           {"From=%2B14156667777&To=%2B" + plivoNumber, fmt.Sprintf(connect, "14156667778"), "connected"},
+		"unescaped plus":         {"From=+14156667777&To=+" + plivoNumber, fmt.Sprintf(connect, "14156667778"), "connected"},
+		"stranger calls":         {"From=14156660000" + toPlivo, reject, `level=INFO msg="call rejected: the caller is in no pairing" call="" from=*******0000 to=*******0100 took=`},
+		"anonymous":              {"From=anonymous" + toPlivo, reject, "from=none"},
+		"withheld":               {"From=" + toPlivo, reject, "from=none"},
+		"SIP address":            {"From=sip%3Abob14156667777%40phone.plivo.com" + toPlivo, reject, "from=none"},
+		"dials the Plivo number": {"From=14156667777&To=14156667778", reject, `level=WARN msg="call rejected: the number to dial is the Plivo number called`},
+		"calls itself":           {"From=14156667777&To=14156667777", reject, `level=WARN msg="call rejected: the Plivo number calls itself"`},
+		"stranger calls itself":  {"From=14156660000&To=14156660000", reject, "level=WARN"},
+		"hangup event":           {"Event=Hangup&From=14156667777" + toPlivo + "&Duration=42&HangupCause=NORMAL_CLEARING&CallUUID=abc", nothing, `level=INFO msg="call ended" call=abc from=*******7777 to=*******0100 cause=NORMAL_CLEARING seconds=42 took=`},
+		"hangup cause only":      {"From=14156667777" + toPlivo + "&HangupCause=USER_BUSY", nothing, "cause=USER_BUSY"},
+		"hangup by newer names":  {"Event=Hangup&From=14156667777" + toPlivo + "&HangupCauseName=Rejected&HangupSource=Callee", nothing, "cause=Rejected"},
+		"hangup without numbers": {"Event=Hangup", nothing, "from=none to=none"},
+		"empty hangup cause":     {"From=14156667777" + toPlivo + "&HangupCause=", fmt.Sprintf(connect, "14156667778"), "connected"},
+	} {
+		for _, path := range []string{"/handleincoming/", "/handleincoming"} {
+			for method, request := range map[string]*http.Request{
+				"GET":             httptest.NewRequest("GET", path+"?"+test.query, nil),
+				"POST with form":  postForm(path, test.query),
+				"POST with query": httptest.NewRequest("POST", path+"?"+test.query, nil),
+			} {
+				t.Run(name+" "+path+" "+method, func(t *testing.T) {
+					s := newServer(t)
+					w := s.send(request)
+					if w.Code != 200 {
+						t.Fatalf("status %d: %s", w.Code, w.Body)
+					}
+					if got, want := w.Header()["Content-Type"], []string{"application/xml"}; !reflect.DeepEqual(got, want) {
+						t.Errorf("Content-Type %q, want %q", got, want)
+					}
+					if got := w.Header().Get("Cache-Control"); got != "no-store" {
+						t.Errorf("Cache-Control %q", got)
+					}
+					sameXML(t, w.Body.String(), test.answer)
+					if got := s.log.String(); !strings.Contains(got, test.log) || strings.Count(got, "\n") != 1 {
+						t.Errorf("log: %swant one line with: %s", got, test.log)
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestWhatIsNoCallIsRefused(t *testing.T) {
+	big := "From=14156667777&To=14155550100&x=" + strings.Repeat("x", 64<<10)
+	exact := "From=14156667777&To=14155550100&x="
+	exact += strings.Repeat("x", 64<<10-len(exact))
+	json := httptest.NewRequest("POST", "/handleincoming/", strings.NewReader(`{"From": "14156667777"}`))
+	json.Header.Set("Content-Type", "application/json")
+	halfway := httptest.NewRequest("POST", "/handleincoming/", io.MultiReader(strings.NewReader("From=14156667777&To=141"), &brokenReader{}))
+	halfway.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	badType := postForm("/handleincoming/", "From=14156667777&To=14155550100")
+	badType.Header.Set("Content-Type", "application/x-www-form-urlencoded; =")
+
+	for name, test := range map[string]struct {
+		request *http.Request
+		status  int
+		body    string
+	}{
+		"opened in a browser": {httptest.NewRequest("GET", "/handleincoming/", nil), 400, "From is missing.\nA call looks like /handleincoming/?From="},
+		"no To":               {httptest.NewRequest("GET", "/handleincoming/?From=14156667777", nil), 400, "To is missing"},
+		"empty To":            {httptest.NewRequest("GET", "/handleincoming/?From=14156667777&To=", nil), 400, "To is not a phone number"},
+		"SIP To":              {httptest.NewRequest("GET", "/handleincoming/?From=14156667777&To=sip%3Aa%40b", nil), 400, "To is not a phone number"},
+		"two Froms":           {httptest.NewRequest("GET", "/handleincoming/?From=14156667777&To=14155550100&From=14156667779", nil), 400, "From is given more than once"},
+		"To in both":          {postForm("/handleincoming/?To=14155550100", "From=14156667777&To=14155550101"), 400, "To is given more than once"},
+		"JSON":                {json, 400, "From is missing"},
+		"bad escape in query": {httptest.NewRequest("GET", "/handleincoming/?From=%zz14156667777&To=14155550100", nil), 400, "cannot be parsed"},
+		"bad escape in form":  {postForm("/handleincoming/", "From=1415666%7777&To=%"), 400, "cannot be parsed"},
+		"semicolons":          {httptest.NewRequest("GET", "/handleincoming/?From=14156667777;To=14155550100", nil), 400, "cannot be parsed"},
+		"bad content type":    {badType, 400, "cannot be parsed"},
+		"form breaks off":     {halfway, 400, "cannot be parsed"},
+		"form too large":      {postForm("/handleincoming/", big), 413, "larger than 64 KiB"},
+		"form just fits":      {postForm("/handleincoming/", exact), 200, "14156667778"},
+		"PUT":                 {httptest.NewRequest("PUT", "/handleincoming/", nil), 405, "Use GET or POST"},
+		"HEAD":                {httptest.NewRequest("HEAD", "/handleincoming", nil), 405, ""},
+		"root":                {httptest.NewRequest("GET", "/", nil), 404, "/handleincoming/"},
+		"longer path":         {httptest.NewRequest("POST", "/handleincoming/x", nil), 404, "/handleincoming/"},
+		"double slash":        {httptest.NewRequest("POST", "//handleincoming/", nil), 404, "/handleincoming/"},
+		"dots":                {httptest.NewRequest("GET", "/x/../handleincoming/", nil), 404, "/handleincoming/"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			w := s.send(test.request)
+			if w.Code != test.status || !strings.Contains(w.Body.String(), test.body) {
+				t.Errorf("status %d, body %q; want %d and %q", w.Code, w.Body, test.status, test.body)
+			}
+			if test.status == 200 {
+				return
+			}
+			if test.status == 405 && w.Header().Get("Allow") != "GET, POST" {
+				t.Errorf("Allow: %q", w.Header().Get("Allow"))
+			}
+			if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, "text/plain") {
+				t.Errorf("Content-Type %q", got)
+			}
+			if shown := longDigits.FindString(w.Body.String() + s.log.String()); shown != "" {
+				t.Errorf("%s shows in the answer %q or in the log %q", shown, w.Body, s.log)
+			}
+		})
+	}
+}
+
+type brokenReader struct{}
+
+func (*brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+func TestHealthz(t *testing.T) {
+	s := newServer(t)
+	if w := s.send(httptest.NewRequest("GET", "/healthz", nil)); w.Code != 200 || w.Body.String() != "ok\n" {
+		t.Errorf("GET: %d %q", w.Code, w.Body)
+	}
+	if w := s.send(httptest.NewRequest("HEAD", "/healthz", nil)); w.Code != 200 {
+		t.Errorf("HEAD: %d", w.Code)
+	}
+	if w := s.send(httptest.NewRequest("POST", "/healthz", nil)); w.Code != 405 || w.Header().Get("Allow") != "GET, HEAD" {
+		t.Errorf("POST: %d, Allow %q", w.Code, w.Header().Get("Allow"))
+	}
+	if s.log.String() != "" {
+		t.Errorf("a health check is logged: %s", s.log)
+	}
+}
+
+// ---- The process ----
+
+func TestExitStatusAndOutput(t *testing.T) {
+	dir := t.TempDir()
+	bad := filepath.Join(dir, "bad.json")
+	write(t, bad, "{\"customerAgentMap\": {\n\"14156667777\": 5}}")
+	good := filepath.Join(dir, "good.json")
+	write(t, good, sampleConfig)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, takenPort, _ := net.SplitHostPort(taken.Addr().String())
+
+	for name, test := range map[string]struct {
+		args           string
+		port           string
+		status         int
+		stdout, stderr string // stderr: part of it; "" for nothing at all
+	}{
+		"check good":        {"-check -config " + good, "", 0, good + ": ok, 2 pairings\n", ""},
+		"check bad":         {"-check -config " + bad, "", 1, "", bad + ":2: the agent must be a phone number in quotes\n"},
+		"check ignores env": {"-check -config " + good, "rubbish", 0, good + ": ok, 2 pairings\n", ""},
+		"start on bad":      {"-config " + bad, "", 1, "", bad + ":2: the agent must be a phone number in quotes\n"},
+		"no such file":      {"-config " + good + "x", "", 1, "", "name the file with -config"},
+		"bad PORT":          {"-config " + good, "http", 1, "", "PORT in the environment must be a whole number from 1 to 65535"},
+		"PORT 0":            {"-config " + good, "0", 1, "", "PORT in the environment"},
+		"PORT 65536":        {"-config " + good, "65536", 1, "", "PORT in the environment"},
+		"port in use":       {"-config " + good, takenPort, 1, "", "set PORT to another"},
+		"help":              {"-h", "", 0, "", "Usage: number-masking"},
+		"unknown flag":      {"-chekc", "", 2, "", "Usage: number-masking"},
+		"argument":          {"config.json", "", 2, "", "use -config"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr logBuffer
+			env := func(key string) string { return map[string]string{"PORT": test.port}[key] }
+			status := run(t.Context(), strings.Fields(test.args), env, &stdout, &stderr)
+			if status != test.status || stdout.String() != test.stdout {
+				t.Errorf("exit status %d, output %q; want %d, %q", status, &stdout, test.status, test.stdout)
+			}
+			if !strings.Contains(stderr.String(), test.stderr) || test.stderr == "" && stderr.String() != "" {
+				t.Errorf("error output %q, want %q", &stderr, test.stderr)
+			}
+		})
+	}
+}
+
+func TestTwoAtOnceStartAnswerAndStop(t *testing.T) {
+	one := start(t, sampleConfig, nil)
+	other := start(t, `{"customerAgentMap": {"14156667777": "14156660001"}}`, nil)
+	sameXML(t, one.get(t, "/handleincoming/?From=14156667777&To="+plivoNumber), fmt.Sprintf(connect, "14156667778"))
+	sameXML(t, other.get(t, "/handleincoming/?From=14156667777&To="+plivoNumber), fmt.Sprintf(connect, "14156660001"))
+	for _, p := range []*process{one, other} {
+		if status := p.stop(t); status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+		if conn, err := net.Dial("tcp", p.addr); err == nil {
+			conn.Close()
+			t.Error("still listens after it stopped")
+		}
+	}
+	if !strings.Contains(one.log.String(), "pairings=2") {
+		t.Errorf("log at start: %s", one.log)
+	}
+}
+
+func TestRequestInFlightIsAnsweredDuringShutdown(t *testing.T) {
+	p := start(t, sampleConfig, nil)
+	conn, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	form := "From=14156667777&To=" + plivoNumber
+	fmt.Fprintf(conn, "POST /handleincoming/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"+
+		"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n", len(form))
+	reader := bufio.NewReader(conn)
+	if line, err := reader.ReadString('\n'); err != nil || !strings.Contains(line, "100") {
+		t.Fatalf("the request was not begun: %q, %v", line, err)
+	}
+	_, _ = reader.ReadString('\n')
+	p.cancel()
+	p.log.waitFor(t, "stopping")
+	fmt.Fprint(conn, form)
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameXML(t, string(body), fmt.Sprintf(connect, "14156667778"))
+	if status := p.stop(t); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// The real binary, as a signal reaches it.
+func TestSignalsStopTheBinary(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "number-masking")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		t.Run(signal.String(), func(t *testing.T) {
+			var log logBuffer
+			command := exec.CommandContext(t.Context(), binary, "-config", "config.json")
+			command.Env = append(os.Environ(), "PORT="+freePort(t))
+			command.Stderr = &log
+			if err := command.Start(); err != nil {
+				t.Fatal(err)
+			}
+			log.waitFor(t, "msg=listening")
+			if err := command.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			if err := command.Wait(); err != nil {
+				t.Errorf("%v\n%s", err, &log)
+			}
+		})
+	}
+}
+
+// ---- The README ----
+
+// Every curl line of the README, run as written but for the port, answers what
+// the README shows below it.
+func TestReadmeCurlLines(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not installed")
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped, err := os.ReadFile("config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, string(shipped), nil)
+	tried := 0
+	for _, block := range regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(string(readme), -1) {
+		for _, part := range strings.Split("\n"+block[1], "\n$ ")[1:] {
+			command, want, _ := strings.Cut(part, "\n")
+			if !strings.HasPrefix(command, "curl ") || !strings.Contains(command, "localhost:5000") {
+				continue
+			}
+			tried++
+			out, err := exec.Command("sh", "-c", strings.ReplaceAll(command, "localhost:5000", p.addr)).Output()
+			if err != nil {
+				t.Errorf("%s: %v", command, err)
+			}
+			if got := strings.TrimSpace(string(out)); got != strings.TrimSpace(want) {
+				t.Errorf("%s\nanswers: %s\nREADME:  %s", command, got, want)
+			}
+		}
+	}
+	if tried < 4 {
+		t.Errorf("found only %d curl lines in the README", tried)
+	}
+}
+
+// ---- What the tests share ----
+
+const (
+	plivoNumber  = "14155550100"
+	sampleConfig = `{"customerAgentMap": {"14156667777": "14156667778", "14156667779": "14156667780"}}`
+)
+
+var longDigits = regexp.MustCompile(`[0-9]{7,}`)
+
+func number(t testing.TB, text string) Number {
+	t.Helper()
+	n, err := ParseNumber(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func parse(t testing.TB, text string) *Config {
+	t.Helper()
+	config, err := ParseConfig("config.json", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func postForm(path, form string) *http.Request {
+	r := httptest.NewRequest("POST", path, strings.NewReader(form))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return r
+}
+
+// A testServer is the handler with sampleConfig, and its log.
+type testServer struct {
+	handler http.Handler
+	log     *logBuffer
+}
+
+func newServer(t testing.TB) *testServer {
+	config := parse(t, sampleConfig)
+	log := new(logBuffer)
+	return &testServer{&Handler{config: func() *Config { return config }, log: slog.New(slog.NewTextHandler(log, nil))}, log}
+}
+
+func (s *testServer) send(r *http.Request) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	s.handler.ServeHTTP(w, r)
+	return w
+}
+
+// An element is any XML element, for comparing documents by what they mean.
+type element struct {
+	XMLName  xml.Name
+	Attrs    []xml.Attr `xml:",any,attr"`
+	Text     string     `xml:",chardata"`
+	Children []element  `xml:",any"`
+}
+
+func parseXML(text string) (element, error) {
+	var e element
+	decoder := xml.NewDecoder(strings.NewReader(text))
+	if err := decoder.Decode(&e); err != nil {
+		return e, err
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return e, fmt.Errorf("more than one document: %v", err)
+	}
+	return e, nil
+}
+
+func sameXML(t testing.TB, got, want string) {
+	t.Helper()
+	g, err := parseXML(got)
+	if err != nil {
+		t.Fatalf("the answer is no XML: %v\n%s", err, got)
+	}
+	w, err := parseXML(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(g, w) {
+		t.Errorf("answer %s\nwant   %s", got, want)
+	}
+}
+
+// A process is the whole program, started through run.
+type process struct {
+	addr   string
+	log    *logBuffer
+	path   string // of its config file
+	cancel func()
+	exited chan int
+}
+
+func start(t testing.TB, config string, env map[string]string) *process {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.json")
+	write(t, path, config)
+	return startOn(t, path, env)
+}
+
+func startOn(t testing.TB, path string, env map[string]string) *process {
+	t.Helper()
+	for range 10 { // another program may take the free port first
+		port := freePort(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		p := &process{"127.0.0.1:" + port, new(logBuffer), path, cancel, make(chan int, 1)}
+		getenv := func(key string) string {
+			if key == "PORT" {
+				return port
+			}
+			return env[key]
+		}
+		go func() { p.exited <- run(ctx, []string{"-config", path}, getenv, io.Discard, p.log) }()
+		if p.log.waitFor(t, "msg=listening", "set PORT to another") == "msg=listening" {
+			t.Cleanup(func() { p.stop(t) })
+			return p
+		}
+		cancel()
+	}
+	t.Fatal("found no free port")
+	return nil
+}
+
+func freePort(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+}
+
+func (p *process) stop(t testing.TB) int {
+	t.Helper()
+	p.cancel()
+	select {
+	case status := <-p.exited:
+		p.exited <- status // for whoever asks again
+		return status
+	case <-time.After(patience):
+		t.Fatalf("does not stop; log:\n%s", p.log)
+		return -1
+	}
+}
+
+func (p *process) get(t testing.TB, path string) string {
+	t.Helper()
+	response, err := http.Get("http://" + p.addr + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != 200 {
+		t.Fatalf("GET %s: %s, %v: %s", path, response.Status, err, body)
+	}
+	return string(body)
+}
+
+// patience bounds waiting for what must happen; nothing waits for it to pass.
+const patience = 60 * time.Second
+
+// A logBuffer takes a log and lets a test wait for a text in it.
+type logBuffer struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	grown chan struct{} // closed at the next write; nil if nobody waits
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.grown != nil {
+		close(b.grown)
+		b.grown = nil
+	}
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// waitFor returns the first of the texts that the log holds.
+func (b *logBuffer) waitFor(t testing.TB, texts ...string) string {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		b.mu.Lock()
+		for _, text := range texts {
+			if strings.Contains(b.text.String(), text) {
+				b.mu.Unlock()
+				return text
+			}
+		}
+		if b.grown == nil {
+			b.grown = make(chan struct{})
+		}
+		grown := b.grown
+		b.mu.Unlock()
+		select {
+		case <-grown:
+		case <-timeout:
+			t.Fatalf("the log never says %q:\n%s", texts, b)
+		}
+	}
+}

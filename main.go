@@ -1,0 +1,109 @@
+// Number-masking lets a business's customers and agents phone each other
+// without either seeing the other's number. It is the answer URL of a Plivo
+// application; README.md tells how to set that up.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr)) }
+
+// run is the whole program: it serves until ctx ends or a signal to stop
+// comes, and returns the exit status: 0 stopped or checked, 1 could not start
+// or failed, 2 wrong usage.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	flags := flag.NewFlagSet("number-masking", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	path := flags.String("config", "config.json", "the `file` with the pairings")
+	check := flags.Bool("check", false, "check the file, say what is wrong with it, and exit with 0 or 1")
+	flags.Usage = func() {
+		fmt.Fprintln(stderr, "Usage: number-masking [-config config.json] [-check]")
+		flags.PrintDefaults()
+		fmt.Fprintln(stderr, "Environment: PORT overrides app.port of the file.")
+	}
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return 2 // the flag package has said why
+	case flags.NArg() > 0:
+		fmt.Fprintln(stderr, "number-masking takes no arguments, only flags; to name the config file, use -config.")
+		flags.Usage()
+		return 2
+	}
+
+	config, err := LoadConfig(*path)
+	switch {
+	case err != nil:
+	case *check:
+		fmt.Fprintf(stdout, "%s: ok, %d pairings\n", *path, config.Pairings())
+	default:
+		err = serve(ctx, config, getenv, slog.New(slog.NewTextHandler(stderr, nil)))
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// serve answers calls until ctx ends, then lets running requests finish.
+func serve(ctx context.Context, config *Config, getenv func(string) string, log *slog.Logger) error {
+	port := config.Port
+	if text := getenv("PORT"); text != "" {
+		var err error
+		if port, err = strconv.Atoi(text); err != nil || port < 1 || port > 65535 {
+			return errors.New("PORT in the environment must be a whole number from 1 to 65535; correct or unset it")
+		}
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w; another program has the port (on macOS often AirPlay Receiver): stop that, or set PORT to another", err)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot start: %w", err)
+	}
+	server := &http.Server{
+		Handler:           &Handler{config: func() *Config { return config }, log: log},
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      10 * time.Second,
+		IdleTimeout:       120 * time.Second,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings())
+
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("stopped serving: %w", err)
+	case <-ctx.Done():
+	}
+	log.Info("stopping: no new requests, running ones may finish")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		log.Warn("stopped with requests unfinished", "reason", err)
+		_ = server.Close()
+	}
+	log.Info("stopped")
+	return nil
+}
