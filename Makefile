@@ -1,0 +1,26 @@
+# The binary goes to bin/, which git ignores.
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.0
+FUZZ        = FuzzNumber FuzzConfig FuzzAnswer
+
+.PHONY: help run build test check
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
+
+run: build ## start the server on config.json
+	@exec bin/number-masking
+
+build: ## build the static binary bin/number-masking
+	CGO_ENABLED=0 go build -trimpath -o bin/number-masking .
+
+test: ## pass the tests
+	go test ./...
+
+check: ## formatting, vet, linter, race detector
+	@unformatted=$$(gofmt -s -l .); [ -z "$$unformatted" ] || { echo "run gofmt -s -w on: $$unformatted"; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go test -race ./...
