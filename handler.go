@@ -2,23 +2,27 @@ package main
 
 import (
 	"cmp"
+	"crypto/hmac"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/plivo/plivo-go/v7"
 	"github.com/plivo/plivo-go/v7/xml"
 )
 
 // A Handler answers Plivo's requests to the answer URL, /handleincoming/, and
 // a load balancer's to /healthz.
 type Handler struct {
-	config func() *Config // returns the one in force; a request asks once
-	log    *slog.Logger
+	config   func() *Config // returns the one in force; a request asks once
+	verifier *Verifier      // nil: requests need no signature
+	log      *slog.Logger
 }
 
 // ServeHTTP matches paths itself because http.ServeMux redirects unclean ones,
@@ -53,8 +57,8 @@ func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
 // maxBody is how many bytes of a form are read; Plivo sends about one KiB.
 const maxBody = 64 << 10
 
-// incoming answers a request to the answer URL: read the call that Plivo
-// describes, decide what should happen with it, say so in XML.
+// incoming answers a request to the answer URL: make sure that Plivo sent it,
+// read the call that it describes, decide what happens with that, say so in XML.
 func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -65,6 +69,13 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 			h.refuse(w, http.StatusBadRequest, errors.New("the query or form cannot be parsed; escape special characters as %XX"))
 		}
 		return
+	}
+	if h.verifier != nil {
+		if called, err := h.verifier.Verify(r); err != nil {
+			h.log.Warn("request refused: not signed by Plivo", "reason", err, "url", redact(called))
+			http.Error(w, "Only Plivo may ask here, and this request has no valid signature. The server's log says why.", http.StatusForbidden)
+			return
+		}
 	}
 	call, err := parseCall(r.Form)
 	if err != nil {
@@ -167,3 +178,92 @@ func (a *Answer) reject(outcome string) {
 }
 
 func (a *Answer) add(element any) { a.xml.Contents = append(a.xml.Contents, element) }
+
+// A Verifier tells whether Plivo signed a request, by its signature version 3:
+// https://www.plivo.com/docs/voice/concepts/signature-validation. Version 2
+// does not cover the parameters and is not accepted.
+type Verifier struct {
+	// sign keeps the auth token where no print of a Verifier can show it.
+	sign func(uri, method, nonce string, params map[string]string) string
+	// public is PUBLIC_URL, without a slash at its end; "" if it is not set.
+	public string
+}
+
+// NewVerifier takes the account's auth token and the base of the URL that
+// Plivo calls, such as https://example.com or https://example.com/prefix; if
+// publicURL is "", each request tells its own.
+func NewVerifier(token, publicURL string) (*Verifier, error) {
+	u, err := url.Parse(publicURL)
+	if publicURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" ||
+		u.User != nil || strings.ContainsAny(publicURL, "?#") || strings.Contains(u.Path, "handleincoming")) {
+		return nil, errors.New("PUBLIC_URL must be the public http or https URL of this server without /handleincoming/, such as https://example.com; correct or unset it")
+	}
+	return &Verifier{
+		sign: func(uri, method, nonce string, params map[string]string) string {
+			return plivo.ComputeSignatureV3(token, uri, method, nonce, params)
+		},
+		public: strings.TrimRight(publicURL, "/"),
+	}, nil
+}
+
+// Verify returns an error unless Plivo signed r, whose form is parsed, and the
+// URL, without its query, that it takes Plivo to have called.
+func (v *Verifier) Verify(r *http.Request) (called string, err error) {
+	base, err := v.base(r)
+	if err != nil {
+		return "", err
+	}
+	called = base + r.URL.EscapedPath()
+	nonce := r.Header.Get("X-Plivo-Signature-V3-Nonce")
+	given := slices.Concat(r.Header.Values("X-Plivo-Signature-V3"), r.Header.Values("X-Plivo-Signature-Ma-V3"))
+	if len(given) == 0 || nonce == "" {
+		return called, errors.New("it lacks the header X-Plivo-Signature-V3 or X-Plivo-Signature-V3-Nonce (V2 does not cover the parameters)")
+	}
+	query, posted := r.URL.Query(), map[string]string{}
+	for _, parameters := range []url.Values{query, r.PostForm} {
+		for _, values := range parameters {
+			if len(values) > 1 {
+				return called, errors.New("it has a parameter twice, and the signature covers only the first")
+			}
+		}
+	}
+	for name, values := range r.PostForm {
+		posted[name] = values[0]
+	}
+	// plivo-go parses the URL again. Encoding the query anew leaves nothing in
+	// it that could then count as something else, such as a fragment.
+	want := v.sign(called+"?"+query.Encode(), r.Method, nonce, posted)
+	for signature := range strings.SplitSeq(strings.Join(given, ","), ",") {
+		if hmac.Equal([]byte(strings.TrimSpace(signature)), []byte(want)) {
+			return called, nil
+		}
+	}
+	return called, errors.New("its signature does not fit: unless it is forged, PLIVO_AUTH_TOKEN is another account's, or Plivo called another URL than the one tried here (then set PUBLIC_URL)")
+}
+
+// base returns scheme and host, and a path prefix if any, of the URL that
+// Plivo called. Anyone can send these headers, so they must not smuggle in a
+// path or query: only a bare host may stand where the host goes.
+func (v *Verifier) base(r *http.Request) (string, error) {
+	if v.public != "" {
+		return v.public, nil
+	}
+	scheme, host := "http", r.Host
+	if strings.EqualFold(firstOf(r, "X-Forwarded-Proto"), "https") {
+		scheme = "https"
+	}
+	if forwarded := firstOf(r, "X-Forwarded-Host"); forwarded != "" {
+		host = forwarded
+	}
+	base := scheme + "://" + host
+	if u, err := url.Parse(base); err != nil || host == "" || u.Host != host {
+		return "", errors.New("its Host or X-Forwarded-Host header is no host")
+	}
+	return base, nil
+}
+
+// firstOf returns what the proxy nearest to the client wrote into a header.
+func firstOf(r *http.Request, header string) string {
+	first, _, _ := strings.Cut(r.Header.Get(header), ",")
+	return strings.TrimSpace(first)
+}

@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 
 	"os"
 	"os/exec"
@@ -23,10 +25,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/plivo/plivo-go/v7"
 )
 
-// Sections: phone numbers, config.json, answers, the process, the README,
-// and what they share.
+// Sections: phone numbers, config.json, answers, signatures, the process, the
+// README, and what they share.
 
 // ---- Phone numbers ----
 
@@ -418,6 +422,274 @@ func TestHealthz(t *testing.T) {
 	}
 }
 
+// ---- Signatures ----
+
+const (
+	token = "Y2Q2ZDgxZmY5YWRiOTI5YmQ1Njg0MTAxZWIyOTc4"
+	nonce = "31627761595286130198"
+)
+
+// The signatures are those of plivo-go's own tests (utils_test.go).
+func TestSignaturesOfPlivosOwnTests(t *testing.T) {
+	params := url.Values{
+		"Direction": {"outbound"}, "From": {"19792014278"}, "ALegUUID": {"3e82ae9d-2c78-4d85-b1a4-6eae7dbafb36"},
+		"CallStatus": {"in-progress"}, "BillRate": {"0.002"}, "ParentAuthID": {"MANWVLYTK4ZWU1YTY4QA"},
+		"To":              {"sip:PlivoSignature382029104058171078704104@phone-qa.voice.plivodev.com"},
+		"ALegRequestUUID": {"3e82ae9d-2c78-4d85-b1a4-6eae7dbafb36"}, "CallUUID": {"3e82ae9d-2c78-4d85-b1a4-6eae7dbafb36"},
+		"RequestUUID":  {"3e82ae9d-2c78-4d85-b1a4-6eae7dbafb36"},
+		"SIP-H-To":     {"<sip:PlivoSignature382029104058171078704104@52.9.11.55;transport=udp>;tag=1"},
+		"SessionStart": {"2020-04-08 11:34:33.238707"}, "Event": {"StartApp"},
+	}.Encode()
+	const path = "/api/v1/validate_signature03.xml"
+	for signature, request := range map[string]*http.Request{
+		"k7Pusd4OxCIjR5IfA9iedDNu/h/gbdYqdzG/MiYtd1c=": postForm(path+"/?a=b&c=d", params),
+		"UBq8jAtd32wR8EK9VgxbBn4n5rpI/l1H9iN4WfSEHFQ=": httptest.NewRequest("GET", path+"/?a=b&c=d&"+params, nil),
+		"iAjE5QqI37mbkYe4w3jTMudqEzbDufdqi7sYwTu64e0=": postForm(path, params),
+		"i/MQsaQSAd6fiKhOh2qeeeLHZ9faldADSb3/7+Akfbc=": httptest.NewRequest("GET", path+"?"+params, nil),
+	} {
+		request.Host = "plivobin.non-prod.plivops.com"
+		request.Header.Set("X-Forwarded-Proto", "https")
+		request.Header.Set("X-Plivo-Signature-V3", signature)
+		request.Header.Set("X-Plivo-Signature-V3-Nonce", nonce)
+		if err := request.ParseForm(); err != nil {
+			t.Fatal(err)
+		}
+		verifier, err := NewVerifier(token, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if called, err := verifier.Verify(request); err != nil {
+			t.Errorf("%s %s (taken for %s): %v", request.Method, request.URL, called, err)
+		}
+		request.Header.Set("X-Plivo-Signature-V3-Nonce", nonce+"0")
+		if _, err := verifier.Verify(request); err == nil {
+			t.Errorf("%s %s: is accepted with another nonce", request.Method, request.URL)
+		}
+	}
+}
+
+// signed signs a request as Plivo would on calling base + the request's path.
+func signed(r *http.Request, base string) *http.Request {
+	params := map[string]string{}
+	if r.Method == "POST" {
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		form, _ := url.ParseQuery(string(body))
+		for name := range form {
+			params[name] = form.Get(name)
+		}
+	}
+	r.Header.Set("X-Plivo-Signature-V3-Nonce", nonce)
+	r.Header.Set("X-Plivo-Signature-V3", plivo.ComputeSignatureV3(token, base+r.URL.RequestURI(), r.Method, nonce, params))
+	return r
+}
+
+const form = "CallUUID=97ceeb52-58b6-11e1-86da-77300b68f8bb&Event=StartApp&From=14156667777&To=" + plivoNumber
+
+func TestSignedRequestIsAnswered(t *testing.T) {
+	get := func() *http.Request { return httptest.NewRequest("GET", "/handleincoming/?"+form, nil) }
+	post := func() *http.Request { return postForm("/handleincoming/", form) }
+	with := func(r *http.Request, headers ...string) *http.Request {
+		for i := 0; i < len(headers); i += 2 {
+			r.Header.Add(headers[i], headers[i+1])
+		}
+		return r
+	}
+	ma := signed(post(), "http://example.com")
+	ma.Header["X-Plivo-Signature-Ma-V3"] = ma.Header["X-Plivo-Signature-V3"]
+	ma.Header["X-Plivo-Signature-V3"] = []string{"another"}
+	several := signed(get(), "http://example.com")
+	several.Header.Set("X-Plivo-Signature-V3", "another, "+several.Header.Get("X-Plivo-Signature-V3")+",third")
+	for name, test := range map[string]struct {
+		public  string
+		request *http.Request
+	}{
+		"GET":                       {"", signed(get(), "http://example.com")},
+		"POST":                      {"", signed(post(), "http://example.com")},
+		"POST without slash":        {"", signed(postForm("/handleincoming", form), "http://example.com")},
+		"POST with query":           {"", signed(postForm("/handleincoming/?a=b&c=d%20e%26f", form), "http://example.com")},
+		"POST with query only":      {"", signed(httptest.NewRequest("POST", "/handleincoming/?"+form, nil), "http://example.com")},
+		"special characters":        {"", signed(postForm("/handleincoming/", form+"&SIP-H-To=%3Csip%3Aa%3Bt%3Dudp%3E%26%23%3F%2B%20%C3%BC"), "http://example.com")},
+		"special characters in GET": {"", signed(httptest.NewRequest("GET", "/handleincoming/?"+form+"&SIP-H-To=%3Csip%3Aa%3Bt%3Dudp%3E%26%23%3F%2B%20%C3%BC", nil), "http://example.com")},
+		"main account's":            {"", ma},
+		"several":                   {"", several},
+		"port":                      {"", signed(httptest.NewRequest("GET", "http://example.com:5000/handleincoming/?"+form, nil), "http://example.com:5000")},
+		"https by header":           {"", signed(with(get(), "X-Forwarded-Proto", "HTTPS"), "https://example.com")},
+		"chain of proxies":          {"", signed(with(get(), "X-Forwarded-Proto", "https, http", "X-Forwarded-Host", "a.ngrok-free.app, b"), "https://a.ngrok-free.app")},
+		"PUBLIC_URL":                {"https://mask.example", signed(get(), "https://mask.example")},
+		"PUBLIC_URL with prefix":    {"https://mask.example/pre/fix/", signed(post(), "https://mask.example/pre/fix")},
+		"PUBLIC_URL beats headers":  {"https://mask.example", signed(with(get(), "X-Forwarded-Proto", "http", "X-Forwarded-Host", "b"), "https://mask.example")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			s.checkSignatures(t, test.public)
+			w := s.send(test.request)
+			if w.Code != 200 {
+				t.Fatalf("status %d; log: %s", w.Code, s.log)
+			}
+			sameXML(t, w.Body.String(), fmt.Sprintf(connect, "14156667778"))
+		})
+	}
+}
+
+func TestForgedRequestIsRefused(t *testing.T) {
+	get := func() *http.Request {
+		return signed(httptest.NewRequest("GET", "/handleincoming/?"+form, nil), "http://example.com")
+	}
+	post := func() *http.Request { return signed(postForm("/handleincoming/", form), "http://example.com") }
+	query := func(r *http.Request, query string) *http.Request {
+		r.URL.RawQuery = query
+		return r
+	}
+	body := func(r *http.Request, form string) *http.Request {
+		r.Body = io.NopCloser(strings.NewReader(form))
+		return r
+	}
+	header := func(r *http.Request, name, value string) *http.Request {
+		r.Header.Set(name, value)
+		return r
+	}
+	host := func(r *http.Request, host string) *http.Request {
+		r.Host = host
+		return r
+	}
+	drop := func(r *http.Request, name string) *http.Request {
+		r.Header.Del(name)
+		return r
+	}
+	v2 := drop(post(), "X-Plivo-Signature-V3")
+	v2.Header.Set("X-Plivo-Signature-V2", plivo.ComputeSignatureV2(token, "http://example.com/handleincoming/", nonce))
+	v2.Header.Set("X-Plivo-Signature-V2-Nonce", nonce)
+	changed := strings.Replace(form, "14156667777", "14156667779", 1)
+	const fits, twice, lacks, noHost = "does not fit", "a parameter twice", "lacks the header", "is no host"
+	for name, test := range map[string]struct {
+		request *http.Request
+		reason  string
+	}{
+		"GET changed":           {query(get(), changed), fits},
+		"GET added":             {query(get(), form+"&Event=Hangup"), twice},
+		"GET added other":       {query(get(), form+"&HangupCause=BUSY"), fits},
+		"GET doubled":           {query(get(), form+"&From=14156667779"), twice},
+		"GET doubled in front":  {query(get(), "From=14156667779&"+form), twice},
+		"GET removed":           {query(get(), strings.Replace(form, "&Event=StartApp", "", 1)), fits},
+		"GET after a fragment":  {query(get(), form+"#&HangupCause=BUSY"), fits},
+		"POST changed":          {body(post(), changed), fits},
+		"POST added":            {body(post(), form+"&HangupCause=BUSY"), fits},
+		"POST doubled":          {body(post(), form+"&From=14156667779"), twice},
+		"POST doubled in front": {body(post(), "From=14156667779&"+form), twice},
+		"POST with query":       {query(post(), "HangupCause=BUSY"), fits},
+		"POST moved to query":   {query(body(post(), ""), form), fits},
+		"other nonce":           {header(get(), "X-Plivo-Signature-V3-Nonce", "1"), fits},
+		"empty nonce":           {header(get(), "X-Plivo-Signature-V3-Nonce", ""), lacks},
+		"no nonce":              {drop(get(), "X-Plivo-Signature-V3-Nonce"), lacks},
+		"other token":           {header(get(), "X-Plivo-Signature-V3", plivo.ComputeSignatureV3("other", "http://example.com/handleincoming/?"+form, "GET", nonce, nil)), fits},
+		"empty token":           {header(get(), "X-Plivo-Signature-V3", plivo.ComputeSignatureV3("", "http://example.com/handleincoming/?"+form, "GET", nonce, nil)), fits},
+		"empty signature":       {header(get(), "X-Plivo-Signature-V3", ""), fits},
+		"commas":                {header(get(), "X-Plivo-Signature-V3", ",,,"), fits},
+		"no signature":          {httptest.NewRequest("GET", "/handleincoming/?"+form, nil), lacks},
+		"hangup, no signature":  {httptest.NewRequest("GET", "/handleincoming/?Event=Hangup", nil), lacks},
+		"browser, no signature": {httptest.NewRequest("GET", "/handleincoming/", nil), lacks},
+		"V2 only":               {v2, lacks},
+		"other host":            {host(get(), "example.org"), fits},
+		"other scheme":          {header(get(), "X-Forwarded-Proto", "https"), fits},
+		"other forwarded host":  {header(get(), "X-Forwarded-Host", "example.org"), fits},
+		"other path":            {signed(httptest.NewRequest("GET", "/handleincoming?"+form, nil), "http://example.com/x"), fits},
+		"URL in host":           {host(query(get(), changed), "example.com/handleincoming/?"+form+"#"), noHost},
+		"URL in forwarded host": {header(query(get(), changed), "X-Forwarded-Host", "example.com/handleincoming/?"+form+"#"), noHost},
+		"URL in scheme":         {header(query(get(), changed), "X-Forwarded-Proto", "http://example.com/handleincoming/?"+form+"#"), fits},
+		"user in host":          {host(get(), "example.com@example.com"), noHost},
+		"host %zz":              {host(get(), "%zz"), noHost},
+		"host with port %zz":    {host(get(), "example.com:%zz"), noHost},
+		"host [":                {host(get(), "["), noHost},
+		"no host":               {host(get(), ""), noHost},
+		"host with space":       {header(get(), "X-Forwarded-Host", "a b"), noHost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			s.checkSignatures(t, "")
+			w := s.send(test.request)
+			if w.Code != 403 {
+				t.Fatalf("status %d: %s; log: %s", w.Code, w.Body, s.log)
+			}
+			if !strings.Contains(s.log.String(), test.reason) {
+				t.Errorf("log: %swant the reason %q", s.log, test.reason)
+			}
+			if test.reason == fits && !strings.Contains(s.log.String(), "/handleincoming") {
+				t.Errorf("the log does not say which URL was tried: %s", s.log)
+			}
+			if shown := longDigits.FindString(w.Body.String() + s.log.String()); shown != "" {
+				t.Errorf("%s shows in the answer %q or in the log %q", shown, w.Body, s.log)
+			}
+		})
+	}
+}
+
+func TestPublicURLIsChecked(t *testing.T) {
+	for _, bad := range []string{"mask.example", "/", "ftp://mask.example", "https://", "https:///x", "https://a:b@mask.example", "https://mask.example?x", "https://mask.example/#", "https://mask.example/handleincoming/", "https://%zz", " https://a"} {
+		if _, err := NewVerifier(token, bad); err == nil || !strings.Contains(err.Error(), "such as https://example.com") || strings.Contains(err.Error(), "a:b") {
+			t.Errorf("PUBLIC_URL %q: %v", bad, err)
+		}
+	}
+}
+
+// A proxy that ends TLS and forwards, as in production, before the whole
+// program with signatures on.
+func TestSignatureThroughReverseProxy(t *testing.T) {
+	p := start(t, sampleConfig, map[string]string{"PLIVO_AUTH_TOKEN": token + "\n"})
+	backend, err := url.Parse("http://" + p.addr + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewTLSServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(backend)
+		r.SetXForwarded()
+	}})
+	defer proxy.Close()
+	for _, original := range []*http.Request{
+		httptest.NewRequest("GET", "/handleincoming/?"+form, nil),
+		postForm("/handleincoming/", form),
+		postForm("/handleincoming/?a=b", form),
+	} {
+		for _, base := range []string{proxy.URL, "http://example.com"} {
+			r := signed(original, base)
+			r.RequestURI, r.URL.Scheme, r.URL.Host, r.Host = "", "https", strings.TrimPrefix(proxy.URL, "https://"), ""
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			response, err := proxy.Client().Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, _ := io.ReadAll(response.Body)
+			response.Body.Close()
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			if base != proxy.URL {
+				if response.StatusCode != 403 {
+					t.Errorf("%s %s signed for another URL: %s", r.Method, r.URL, response.Status)
+				}
+				continue
+			}
+			if response.StatusCode != 200 {
+				t.Fatalf("%s %s: %s; log: %s", r.Method, r.URL, response.Status, p.log)
+			}
+			sameXML(t, string(answer), fmt.Sprintf(connect, "14156667778"))
+		}
+	}
+	if !strings.Contains(p.log.String(), "signatures_checked=true") || strings.Contains(p.log.String(), token) {
+		t.Errorf("log: %s", p.log)
+	}
+}
+
+// Without the token only this machine reaches the server, and the log says so.
+func TestWithoutTokenOnlyLocalhostIsServed(t *testing.T) {
+	for tokenSet, address := range map[string]string{"": "127.0.0.1:", " \n": "127.0.0.1:", token: "[::]:"} {
+		p := start(t, sampleConfig, map[string]string{"PLIVO_AUTH_TOKEN": tokenSet})
+		p.log.waitFor(t, "address="+address)
+		if tokenSet != token {
+			p.log.waitFor(t, "level=WARN msg=\"PLIVO_AUTH_TOKEN is not set")
+		}
+	}
+}
+
 // ---- The process ----
 
 func TestExitStatusAndOutput(t *testing.T) {
@@ -624,7 +896,7 @@ func postForm(path, form string) *http.Request {
 
 // A testServer is the handler with sampleConfig, and its log.
 type testServer struct {
-	handler http.Handler
+	handler *Handler
 	log     *logBuffer
 }
 
@@ -632,6 +904,14 @@ func newServer(t testing.TB) *testServer {
 	config := parse(t, sampleConfig)
 	log := new(logBuffer)
 	return &testServer{&Handler{config: func() *Config { return config }, log: slog.New(slog.NewTextHandler(log, nil))}, log}
+}
+
+func (s *testServer) checkSignatures(t testing.TB, publicURL string) {
+	verifier, err := NewVerifier(token, publicURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.handler.verifier = verifier
 }
 
 func (s *testServer) send(r *http.Request) *httptest.ResponseRecorder {

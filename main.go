@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -35,7 +36,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	flags.Usage = func() {
 		fmt.Fprintln(stderr, "Usage: number-masking [-config config.json] [-check]")
 		flags.PrintDefaults()
-		fmt.Fprintln(stderr, "Environment: PORT overrides app.port of the file.")
+		fmt.Fprintln(stderr, "Environment: PORT overrides app.port of the file; PLIVO_AUTH_TOKEN lets only Plivo in;\n"+
+			"PUBLIC_URL is where Plivo reaches this server, if the requests do not tell.")
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -72,7 +74,16 @@ func serve(ctx context.Context, config *Config, getenv func(string) string, log 
 			return errors.New("PORT in the environment must be a whole number from 1 to 65535; correct or unset it")
 		}
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	handler := &Handler{config: func() *Config { return config }, log: log}
+	host := "127.0.0.1"
+	if token := strings.TrimSpace(getenv("PLIVO_AUTH_TOKEN")); token != "" {
+		var err error
+		if handler.verifier, err = NewVerifier(token, getenv("PUBLIC_URL")); err != nil {
+			return err
+		}
+		host = ""
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = fmt.Errorf("%w; another program has the port (on macOS often AirPlay Receiver): stop that, or set PORT to another", err)
 	}
@@ -80,7 +91,7 @@ func serve(ctx context.Context, config *Config, getenv func(string) string, log 
 		return fmt.Errorf("cannot start: %w", err)
 	}
 	server := &http.Server{
-		Handler:           &Handler{config: func() *Config { return config }, log: log},
+		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      10 * time.Second,
@@ -88,7 +99,11 @@ func serve(ctx context.Context, config *Config, getenv func(string) string, log 
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings())
+	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings(), "signatures_checked", handler.verifier != nil)
+	if handler.verifier == nil {
+		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone who reaches this server can ask who is paired with whom. " +
+			"It listens on localhost only; before you expose it, set PLIVO_AUTH_TOKEN to the Auth Token of the Plivo console")
+	}
 
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
