@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,18 +57,56 @@ func (r Role) String() string {
 	return "customer"
 }
 
-// LoadConfig reads and checks the file at path. The error lists what is wrong
-// with it, a problem a line, and never shows a phone number.
-func LoadConfig(path string) (*Config, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w; name the file with -config, or copy the sample from the README", err)
+// A ConfigFile is the file that a Config is loaded from, watched for edits.
+type ConfigFile struct {
+	path  string
+	seen  os.FileInfo // at the last look
+	due   bool        // the last look saw an edit, or the last load could not read
+	known [sha256.Size]byte
+}
+
+// ErrKnown is what Load returns if it finds what it found the last time.
+var ErrKnown = errors.New("the file has not changed since it was last read")
+
+// Edited looks at the file and reports whether to load it. That is so at the
+// look after the one that saw an edit: by then a writer that writes in pieces
+// is likely done, and no edit can hide behind the modification time of one
+// that was loaded. It asks for what the path leads to, so an edit in place, a
+// rename and a switched symlink are all seen.
+func (f *ConfigFile) Edited() bool {
+	due := f.due
+	now, err := os.Stat(f.path)
+	f.due = err != nil || f.seen == nil || !os.SameFile(now, f.seen) ||
+		now.Size() != f.seen.Size() || !now.ModTime().Equal(f.seen.ModTime())
+	if err == nil {
+		f.seen = now
 	}
+	return due
+}
+
+// Load reads and checks the file. The error lists what is wrong with it, a
+// problem a line, never showing a phone number; it is ErrKnown if the file, or
+// the reason why it can't be read, is as it was when last loaded.
+func (f *ConfigFile) Load() (*Config, error) {
+	data, err := os.ReadFile(f.path)
 	if err != nil {
+		f.due, data = true, []byte(err.Error())
+	}
+	known := f.known
+	f.known = sha256.Sum256(data)
+	switch {
+	case f.known == known:
+		return nil, ErrKnown
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("%w; put it there, or name another file with -config", err)
+	case err != nil:
 		return nil, fmt.Errorf("cannot read the pairings: %w", err)
 	}
-	return ParseConfig(path, data)
+	return ParseConfig(f.path, data)
 }
+
+// Forget makes the next Load report whatever it finds.
+func (f *ConfigFile) Forget() { f.known = [sha256.Size]byte{} }
 
 // ParseConfig checks data, the contents of the file name, which it only needs
 // for the error: lines of the form "config.json:LINE: what is wrong and what

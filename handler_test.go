@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,8 +30,8 @@ import (
 	"github.com/plivo/plivo-go/v7"
 )
 
-// Sections: phone numbers, config.json, answers, signatures, the process, the
-// README, and what they share.
+// Sections: phone numbers, config.json, answers, signatures, the process, edits
+// of config.json while calls come in, the README, and what they share.
 
 // ---- Phone numbers ----
 
@@ -131,7 +132,7 @@ func TestRedactMasksWhatCouldBeANumber(t *testing.T) {
 // ---- config.json ----
 
 func TestShippedConfig(t *testing.T) {
-	config, err := LoadConfig("config.json")
+	config, err := (&ConfigFile{path: "config.json"}).Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,10 +276,10 @@ func TestOfManyProblemsTwentyAreListed(t *testing.T) {
 
 func TestUnreadableConfig(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := LoadConfig(filepath.Join(dir, "config.json")); err == nil || !strings.Contains(err.Error(), "name the file with -config") {
+	if _, err := (&ConfigFile{path: filepath.Join(dir, "config.json")}).Load(); err == nil || !strings.Contains(err.Error(), "name another file with -config") {
 		t.Errorf("missing file: %v", err)
 	}
-	if _, err := LoadConfig(dir); err == nil || !strings.Contains(err.Error(), "is a directory") {
+	if _, err := (&ConfigFile{path: dir}).Load(); err == nil || !strings.Contains(err.Error(), "is a directory") {
 		t.Errorf("directory: %v", err)
 	}
 }
@@ -715,7 +716,7 @@ func TestExitStatusAndOutput(t *testing.T) {
 		"check bad":         {"-check -config " + bad, "", 1, "", bad + ":2: the agent must be a phone number in quotes\n"},
 		"check ignores env": {"-check -config " + good, "rubbish", 0, good + ": ok, 2 pairings\n", ""},
 		"start on bad":      {"-config " + bad, "", 1, "", bad + ":2: the agent must be a phone number in quotes\n"},
-		"no such file":      {"-config " + good + "x", "", 1, "", "name the file with -config"},
+		"no such file":      {"-config " + good + "x", "", 1, "", "name another file with -config"},
 		"bad PORT":          {"-config " + good, "http", 1, "", "PORT in the environment must be a whole number from 1 to 65535"},
 		"PORT 0":            {"-config " + good, "0", 1, "", "PORT in the environment"},
 		"PORT 65536":        {"-config " + good, "65536", 1, "", "PORT in the environment"},
@@ -789,30 +790,203 @@ func TestRequestInFlightIsAnsweredDuringShutdown(t *testing.T) {
 	}
 }
 
-// The real binary, as a signal reaches it.
 func TestSignalsStopTheBinary(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		p, command := startBinary(t, "config.json")
+		if err := command.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		if err := command.Wait(); err != nil {
+			t.Errorf("%s: %v\n%s", signal, err, p.log)
+		}
+	}
+}
+
+// startBinary starts the real program, for what only a process has: signals.
+func startBinary(t testing.TB, config string) (*process, *exec.Cmd) {
+	t.Helper()
 	binary := filepath.Join(t.TempDir(), "number-masking")
 	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
-		t.Run(signal.String(), func(t *testing.T) {
-			var log logBuffer
-			command := exec.CommandContext(t.Context(), binary, "-config", "config.json")
-			command.Env = append(os.Environ(), "PORT="+freePort(t))
-			command.Stderr = &log
-			if err := command.Start(); err != nil {
-				t.Fatal(err)
-			}
-			log.waitFor(t, "msg=listening")
-			if err := command.Process.Signal(signal); err != nil {
-				t.Fatal(err)
-			}
-			if err := command.Wait(); err != nil {
-				t.Errorf("%v\n%s", err, &log)
-			}
-		})
+	for range 10 {
+		port := freePort(t)
+		p := &process{addr: "127.0.0.1:" + port, log: new(logBuffer)}
+		command := exec.CommandContext(t.Context(), binary, "-config", config)
+		command.Env = append(os.Environ(), "PORT="+port, "PLIVO_AUTH_TOKEN=")
+		command.Stderr = p.log
+		if err := command.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if p.log.waitFor(t, "msg=listening", "set PORT to another") == "msg=listening" {
+			return p, command
+		}
 	}
+	t.Fatal("found no free port")
+	return nil, nil
+}
+
+// ---- Edits of config.json while calls come in ----
+
+func TestEditsTakeEffectWhileCallsComeIn(t *testing.T) {
+	t.Parallel()
+	// As Kubernetes mounts a ConfigMap: config.json leads through ..data,
+	// which is switched from one folder to the next.
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.json")
+	inDir := func(name string) string { return filepath.Join(dir, name) }
+	pairedWith := func(agent string) string {
+		return fmt.Sprintf("{\n\"customerAgentMap\": {\n\"14156667777\": \"%s\",\n\"14156667779\": \"14156667780\"\n}}\n", agent)
+	}
+	folder := func(name, agent string) {
+		if err := os.Mkdir(inDir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(inDir(name), "config.json"), pairedWith(agent))
+	}
+	folder("..v1", "14156660001")
+	folder("..v2", "14156660002")
+	link := func(target, name string) {
+		if err := errors.Join(os.Symlink(target, inDir("..new")), os.Rename(inDir("..new"), inDir(name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("..v1", "..data")
+	link(filepath.Join("..data", "config.json"), "config.json")
+	p := startOn(t, path, nil)
+	stopCalls := keepCalling(t, p)
+
+	p.waitForAgent(t, "14156660001")
+	link("..v2", "..data")
+	p.waitForAgent(t, "14156660002")
+
+	write(t, path, pairedWith("14156660003")) // in place, through the links
+	p.waitForAgent(t, "14156660003")
+
+	write(t, inDir("new"), pairedWith("14156660004"))
+	rename(t, inDir("new"), path)
+	p.waitForAgent(t, "14156660004")
+
+	whole := pairedWith("14156660005") // in two halves, the first for long enough to be seen
+	write(t, path, whole[:60])
+	p.log.waitFor(t, "config.json:4:6: unexpected end of JSON input")
+	p.waitForAgent(t, "14156660004")
+	appendTo(t, path, whole[60:])
+	p.waitForAgent(t, "14156660005")
+
+	write(t, path, "{\n\"customerAgentMap\": {\n\"14156667777\": \"14156660006\",\n\"14156667779\": \"14156660006\"\n}}\n") // ambiguous
+	p.log.waitFor(t, "config.json:4: the agent is already the agent of the pairing in line 3")
+	p.waitForAgent(t, "14156660005")
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes(path, later, later); err != nil { // to be read again, with nothing new in it
+		t.Fatal(err)
+	}
+
+	rename(t, path, inDir("away"))
+	p.log.waitFor(t, "put it there, or name another file with -config")
+	p.waitForAgent(t, "14156660005")
+	write(t, path, pairedWith("14156660007"))
+	p.waitForAgent(t, "14156660007")
+
+	write(t, path, "")
+	p.log.waitFor(t, "config.json:1:1: the file is empty")
+	p.waitForAgent(t, "14156660007")
+
+	write(t, path, `{"app": {"port": 1}, "customerAgentMap": {"14156667779": "14156667780"}}`) // one pairing removed
+	p.waitForAgent(t, "")
+	sameXML(t, p.get(t, "/handleincoming/?From=14156660007&To="+plivoNumber), reject)
+	sameXML(t, p.get(t, "/handleincoming/?From=14156667779&To="+plivoNumber), fmt.Sprintf(connect, "14156667780"))
+	p.log.waitFor(t, "app.port has changed")
+
+	if calls := stopCalls(); calls == 0 {
+		t.Error("no call was made meanwhile")
+	}
+	for _, once := range []string{"already the agent of the pairing", "put it there, or name", "the file is empty"} {
+		if n := strings.Count(p.log.String(), once); n != 1 {
+			t.Errorf("%q is logged %d times", once, n)
+		}
+	}
+}
+
+// waitForAgent calls as the customer 14156667777 until that rings agent, or is
+// rejected if agent is "".
+func (p *process) waitForAgent(t testing.TB, agent string) {
+	t.Helper()
+	want := reject
+	if agent != "" {
+		want = fmt.Sprintf(connect, agent)
+	}
+	for end := time.Now().Add(patience); ; {
+		got := p.get(t, "/handleincoming/?From=14156667777&To="+plivoNumber)
+		if got == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("still answers %s, not %s; log:\n%s", got, want, p.log.withoutCalls())
+		}
+	}
+}
+
+// keepCalling makes calls until the function that it returns is called, which
+// returns how many; each must be answered with XML.
+func keepCalling(t testing.TB, p *process) (stop func() int) {
+	quit, made := make(chan struct{}), make(chan int)
+	go func() {
+		calls := 0
+		defer func() { made <- calls }()
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			response, err := http.Get("http://" + p.addr + "/handleincoming/?From=14156667777&To=" + plivoNumber)
+			if err != nil {
+				t.Errorf("call %d: %v", calls, err)
+				return
+			}
+			body, err := io.ReadAll(response.Body)
+			response.Body.Close()
+			if _, notXML := parseXML(string(body)); err != nil || response.StatusCode != 200 || notXML != nil {
+				t.Errorf("call %d: %s, %v, %v", calls, response.Status, err, notXML)
+				return
+			}
+			calls++
+		}
+	}()
+	stop = sync.OnceValue(func() int {
+		close(quit)
+		return <-made
+	})
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// A SIGHUP is obeyed by itself: this edit is one that polling cannot see.
+func TestHangupSignalLoadsAtOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "config.json")
+	write(t, path, `{"customerAgentMap": {"14156667777": "14156660001"}}`)
+	past := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(path, past, past); err != nil {
+		t.Fatal(err)
+	}
+	p, command := startBinary(t, path)
+	write(t, path, `{"customerAgentMap": {"14156667777": "14156660002"}}`)
+	if err := os.Chtimes(path, past, past); err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	p.waitForAgent(t, "14156660002")
+	write(t, path, "{")
+	if err := errors.Join(os.Chtimes(path, past, past), command.Process.Signal(syscall.SIGHUP)); err != nil {
+		t.Fatal(err)
+	}
+	p.log.waitFor(t, "config.json:1:1: unexpected end of JSON input")
+	p.waitForAgent(t, "14156660002")
 }
 
 // ---- The README ----
@@ -884,6 +1058,25 @@ func parse(t testing.TB, text string) *Config {
 func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rename(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func appendTo(t testing.TB, path, text string) {
+	t.Helper()
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString(text); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -1057,6 +1250,11 @@ func (b *logBuffer) String() string {
 	return b.text.String()
 }
 
+// withoutCalls leaves out the lines of which a test may cause thousands.
+func (b *logBuffer) withoutCalls() string {
+	return regexp.MustCompile(`(?m)^.*msg="call .*\n`).ReplaceAllString(b.String(), "")
+}
+
 // waitFor returns the first of the texts that the log holds.
 func (b *logBuffer) waitFor(t testing.TB, texts ...string) string {
 	t.Helper()
@@ -1077,7 +1275,7 @@ func (b *logBuffer) waitFor(t testing.TB, texts ...string) string {
 		select {
 		case <-grown:
 		case <-timeout:
-			t.Fatalf("the log never says %q:\n%s", texts, b)
+			t.Fatalf("the log never says %q:\n%s", texts, b.withoutCalls())
 		}
 	}
 }

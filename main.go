@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -50,13 +51,15 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return 2
 	}
 
-	config, err := LoadConfig(*path)
+	file := &ConfigFile{path: *path}
+	file.Edited()
+	config, err := file.Load()
 	switch {
 	case err != nil:
 	case *check:
 		fmt.Fprintf(stdout, "%s: ok, %d pairings\n", *path, config.Pairings())
 	default:
-		err = serve(ctx, config, getenv, slog.New(slog.NewTextHandler(stderr, nil)))
+		err = serve(ctx, file, config, getenv, slog.New(slog.NewTextHandler(stderr, nil)))
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -66,7 +69,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 }
 
 // serve answers calls until ctx ends, then lets running requests finish.
-func serve(ctx context.Context, config *Config, getenv func(string) string, log *slog.Logger) error {
+func serve(ctx context.Context, file *ConfigFile, config *Config, getenv func(string) string, log *slog.Logger) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+
 	port := config.Port
 	if text := getenv("PORT"); text != "" {
 		var err error
@@ -74,7 +81,9 @@ func serve(ctx context.Context, config *Config, getenv func(string) string, log 
 			return errors.New("PORT in the environment must be a whole number from 1 to 65535; correct or unset it")
 		}
 	}
-	handler := &Handler{config: func() *Config { return config }, log: log}
+	var current atomic.Pointer[Config]
+	current.Store(config)
+	handler := &Handler{config: current.Load, log: log}
 	host := "127.0.0.1"
 	if token := strings.TrimSpace(getenv("PLIVO_AUTH_TOKEN")); token != "" {
 		var err error
@@ -105,6 +114,7 @@ func serve(ctx context.Context, config *Config, getenv func(string) string, log 
 			"It listens on localhost only; before you expose it, set PLIVO_AUTH_TOKEN to the Auth Token of the Plivo console")
 	}
 
+	go follow(ctx, file, &current, hangups, log)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {
@@ -121,4 +131,39 @@ func serve(ctx context.Context, config *Config, getenv func(string) string, log 
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// follow keeps current up with edits of the file: it polls, which works with
+// every editor and mount, and loads at once on SIGHUP. A file that cannot be
+// loaded changes nothing.
+func follow(ctx context.Context, file *ConfigFile, current *atomic.Pointer[Config], hangups <-chan os.Signal, log *slog.Logger) {
+	poll := time.NewTicker(500 * time.Millisecond) // two looks: an edit is in force after a second
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			file.Forget()
+		case <-poll.C:
+			if !file.Edited() {
+				continue
+			}
+		}
+		config, err := file.Load()
+		switch {
+		case errors.Is(err, ErrKnown):
+		case err != nil:
+			log.Error("config not loaded; the pairings in force stay so")
+			for problem := range strings.Lines(err.Error()) {
+				log.Error(strings.TrimSpace(problem))
+			}
+		default:
+			if config.Port != current.Load().Port {
+				log.Warn("app.port has changed; it counts from the next start on, unless PORT overrides it")
+			}
+			current.Store(config)
+			log.Info("config loaded", "pairings", config.Pairings())
+		}
+	}
 }
