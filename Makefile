@@ -1,7 +1,7 @@
 # The binary goes to bin/, which git ignores.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.0
-FUZZ        = FuzzNumber FuzzConfig FuzzAnswer
+FUZZ        = go test -run '^$$' -fuzztime 30000x -fuzzminimizetime 100x
 
 .PHONY: help run build test check
 .DEFAULT_GOAL := help
@@ -18,9 +18,12 @@ build: ## build the static binary bin/number-masking
 test: ## pass the tests
 	go test ./...
 
-check: ## formatting, vet, linter, race detector
+check: ## formatting, vet, linter, race detector, some seconds of each fuzz target
 	@unformatted=$$(gofmt -s -l .); [ -z "$$unformatted" ] || { echo "run gofmt -s -w on: $$unformatted"; exit 1; }
 	go mod tidy -diff
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go test -race ./...
+	$(FUZZ) -fuzz '^FuzzNumber$$' .
+	$(FUZZ) -fuzz '^FuzzConfig$$' .
+	$(FUZZ) -fuzz '^FuzzAnswer$$' .

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,7 +32,8 @@ import (
 )
 
 // Sections: phone numbers, config.json, answers, signatures, the process, edits
-// of config.json while calls come in, the README, and what they share.
+// of config.json while calls come in, privacy, robustness, fuzz targets, the
+// README, and what they share.
 
 // ---- Phone numbers ----
 
@@ -989,6 +991,344 @@ func TestHangupSignalLoadsAtOnce(t *testing.T) {
 	p.waitForAgent(t, "14156660002")
 }
 
+// ---- Nothing private gets out ----
+
+// Every kind of request and of bad edit, each with numbers of its own, against
+// the whole program with and without signatures; then all that was logged and
+// answered is searched for any number that may not be there.
+func TestNothingPrivateGetsOut(t *testing.T) {
+	t.Parallel()
+	fresh := 14157000000
+	secret := map[string]bool{} // every number that was sent in or stood in a file
+	next := func() string {
+		fresh += 7919
+		digits := strconv.Itoa(fresh)
+		secret[digits] = true
+		return digits
+	}
+	var pairs []string
+	var parties []string
+	for range 20 {
+		customer, agent := next(), next()
+		parties = append(parties, customer, agent)
+		pairs = append(pairs, fmt.Sprintf("%q: %q", customer, agent))
+	}
+	good := "{\"customerAgentMap\": {\n" + strings.Join(pairs, ",\n") + "\n}}"
+	for _, env := range []map[string]string{nil, {"PLIVO_AUTH_TOKEN": token}} {
+		p := start(t, good, env)
+		base := "http://" + p.addr
+		search := func(where, text string, allowed ...string) {
+			t.Helper()
+			for _, shown := range longDigits.FindAllString(squeeze(text), -1) {
+				for digits := range secret {
+					if strings.Contains(shown, digits[4:]) && !slices.Contains(allowed, shown) {
+						t.Errorf("%s shows %s: %s", where, digits, text)
+					}
+				}
+			}
+			if strings.Contains(text, token) {
+				t.Errorf("%s shows the token: %s", where, text)
+			}
+		}
+		send := func(r *http.Request, allowed ...string) {
+			t.Helper()
+			r.RequestURI, r.URL.Scheme, r.URL.Host = "", "http", p.addr
+			response, err := http.DefaultTransport.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			if err != nil || response.StatusCode >= 500 {
+				t.Errorf("%s %s: %s, %v", r.Method, r.URL, response.Status, err)
+			}
+			search("the answer", string(body)+fmt.Sprint(response.Header), allowed...)
+		}
+		get := func(query string) *http.Request {
+			r := httptest.NewRequest("GET", "/handleincoming/?"+query, nil)
+			r.Host = p.addr
+			return r
+		}
+		post := func(form string) *http.Request {
+			r := postForm("/handleincoming/", form)
+			r.Host = p.addr
+			return r
+		}
+		for _, from := range append(slices.Clone(parties), next(), "anonymous", "", "sip:"+next()+"@example.com", next()+next(), "0"+next(), next()+"x", "+"+next()[:6]) {
+			for _, to := range []string{next(), next() + "x", "sip:" + next() + "@a", "", parties[0], from} {
+				query := url.Values{"From": {from}, "To": {to}, "CallUUID": {next()}, "ForwardedFrom": {next()}}.Encode()
+				// An answer may hold the called number and the one dialled.
+				allowed := []string{to}
+				if i := slices.Index(parties, from); i >= 0 {
+					allowed = append(allowed, parties[i^1])
+				}
+				for _, r := range []*http.Request{get(query), post(query)} {
+					if env != nil {
+						signed(r, base)
+					}
+					send(r, allowed...)
+				}
+				send(get(query), allowed...) // unsigned
+			}
+		}
+		for _, query := range []string{
+			"From=" + next(), "To=" + next(), "From=%zz" + next() + "&To=" + next(), next(), next() + "=" + next(),
+			"From=" + next() + "&From=" + next() + "&To=" + next(), "From=" + next() + ";To=" + next(),
+			"Event=Hangup&HangupCause=" + next() + "&Duration=" + next() + "&CallUUID=%2B1+(415)+" + next()[4:] + "&From=" + next() + "&To=" + next(),
+			"HangupCause=" + strings.Repeat("1%20("+next()+")+", 50),
+		} {
+			send(signed(get(query), base))
+			send(signed(post(query), base))
+			send(get(query))
+		}
+		for _, host := range []string{next(), next() + ".example.com", "%" + next(), next() + ":" + next()[:4]} {
+			query := "From=" + parties[0] + "&To=" + plivoNumber
+			bad := get(query)
+			bad.Header.Set("X-Forwarded-Host", host)
+			bad.Header.Set("X-Forwarded-Proto", next())
+			bad.Header.Set("X-Plivo-Signature-V3", next())
+			bad.Header.Set("X-Plivo-Signature-V3-Nonce", next())
+			bad.Header.Set("User-Agent", next())
+			send(bad, plivoNumber, parties[1])
+		}
+		for _, path := range []string{"/" + next(), "/handleincoming/" + next(), "/healthz?" + next()} {
+			send(httptest.NewRequest("GET", path, nil))
+		}
+		send(httptest.NewRequest("M"+next(), "/handleincoming/?From="+next(), strings.NewReader(next())))
+		json := httptest.NewRequest("POST", "/handleincoming/", strings.NewReader(`{"From": "`+next()+`"}`))
+		json.Header.Set("Content-Type", "application/"+next())
+		send(json)
+		send(post("From=" + next() + strings.Repeat("x", 64<<10)))
+
+		for i, edit := range []string{
+			`{"customerAgentMap": {"` + next() + `": "` + next()[:9],
+			`{"customerAgentMap": {"` + next() + `": ` + next() + `, "` + next() + `": "` + next() + `x", "0` + next() + `": "` + next() + `"}}`,
+			`{"` + next() + `": "` + next() + `", "app": {"` + next() + `": 1, "port": ` + next() + `}, "+1 (415) ` + next()[4:] + `": 0}`,
+			`{"customerAgentMap": {` + pairs[0] + `, ` + pairs[0] + `, "` + parties[1] + `": "` + parties[3] + `", "` + parties[4] + `": "` + parties[4] + `"}}`,
+			`{"customerAgentMap": ` + next() + `, "app": "` + next() + `"} ` + next(),
+			next(),
+			good + next(),
+		} {
+			write(t, p.path, fmt.Sprintf("%*s%s", i, "", edit))
+			p.log.waitForCount(t, "config not loaded", i+1)
+		}
+		write(t, p.path, `{"customerAgentMap": {}}`)
+		p.log.waitFor(t, "msg=\"config loaded\" pairings=0")
+		p.stop(t)
+		search("the log", p.log.String())
+	}
+}
+
+// squeeze takes out of a log what is between the digits of a number that was
+// written as people write it.
+func squeeze(text string) string {
+	return regexp.MustCompile(`([0-9])[ .()-]+([0-9])`).ReplaceAllString(text, "$1$2")
+}
+
+// ---- It keeps answering ----
+
+func TestSlowHugeAndBrokenRequests(t *testing.T) {
+	t.Parallel()
+	p := start(t, sampleConfig, nil)
+	raw := func(request string) net.Conn {
+		t.Helper()
+		conn, err := net.Dial("tcp", p.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		_, _ = io.WriteString(conn, request) // the server may close before it has read all
+		return conn
+	}
+	good := func() {
+		t.Helper()
+		sameXML(t, p.get(t, "/handleincoming/?From=14156667777&To="+plivoNumber), fmt.Sprintf(connect, "14156667778"))
+	}
+	const post = "POST /handleincoming/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+	var slow []net.Conn
+	for i := range 300 {
+		slow = append(slow, raw([]string{"", "GET /handleinc", "GET /handleincoming/ HTTP/1.1\r\nHost: x\r\nA: ", post + "Content-Length: 100\r\n\r\nFrom=1415"}[i%4]))
+	}
+	for range 20 {
+		good()
+	}
+	for name, test := range map[string]struct{ request, status string }{
+		"rubbish":             {"\x00\xff\r\n\r\n", "400"},
+		"no method":           {"\r\n\r\n\r\n", "400"},
+		"two hosts":           {"GET /handleincoming/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"},
+		"no host":             {"GET /handleincoming/ HTTP/1.1\r\n\r\n", "400"},
+		"host %zz":            {"GET /handleincoming/?From=14156667777&To=14155550100 HTTP/1.1\r\nHost: %zz\r\n\r\n", "200"},
+		"huge header":         {"GET /handleincoming/ HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("a", 40<<10) + "\r\n\r\n", "431"},
+		"huge URL":            {"GET /handleincoming/?" + strings.Repeat("a", 40<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n", "431"},
+		"huge form":           {post + "Content-Length: 1000000000\r\n\r\n" + strings.Repeat("a", 65<<10), "413"},
+		"huge chunk":          {post + "Transfer-Encoding: chunked\r\n\r\nfffffff\r\n" + strings.Repeat("a", 65<<10), "413"},
+		"broken chunk":        {post + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", "400"},
+		"negative length":     {post + "Content-Length: -1\r\n\r\n", "400"},
+		"asks for everything": {"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "200"},
+	} {
+		response, err := http.ReadResponse(bufio.NewReader(raw(test.request)), nil)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if !strings.HasPrefix(response.Status, test.status) {
+			t.Errorf("%s: %s, want %s", name, response.Status, test.status)
+		}
+	}
+	good()
+	for i, conn := range slow { // the server's time-outs end each of them
+		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := io.ReadAll(conn); err != nil {
+			t.Fatalf("slow client %d: %v, %q", i, err, answer)
+		}
+	}
+	good()
+	if strings.Contains(p.log.String(), "panic") {
+		t.Errorf("log: %s", p.log.withoutCalls())
+	}
+}
+
+// ---- Fuzz targets ----
+
+func FuzzNumber(f *testing.F) {
+	for _, seed := range []string{"14156667777", "+1 (415) 666-7777", "0123", "+", "1234567890123456", "sip:a@b", "１２３４５６７"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		n, err := ParseNumber(text)
+		digits := regexp.MustCompile("[^0-9]").ReplaceAllString(text, "")
+		if err != nil {
+			if n != (Number{}) || longDigits.MatchString(err.Error()) {
+				t.Errorf("%q: %v, %v", text, n, err)
+			}
+			return
+		}
+		if n.Digits() != digits || len(digits) < 7 || len(digits) > 15 || digits[0] == '0' {
+			t.Errorf("%q is read as %q", text, n.Digits())
+		}
+		if again, err := ParseNumber(n.Digits()); again != n || err != nil {
+			t.Errorf("%q does not read back: %v", n.Digits(), err)
+		}
+		if masked := strings.Repeat("*", len(digits)-4) + digits[len(digits)-4:]; fmt.Sprintf("%d", n) != masked || n.String() != masked {
+			t.Errorf("%q prints as %d", digits, n)
+		}
+	})
+}
+
+var problemLine = regexp.MustCompile(`^config\.json:([0-9]+)(:[0-9]+)?: .|^config\.json: [0-9]+ more problems like these$`)
+
+func FuzzConfig(f *testing.F) {
+	for _, seed := range []string{sampleConfig, `{"app": {"port": 1}, "customerAgentMap": {"14156667777": "14156667777", "1": 2}}`,
+		"{\n\"customerAgentMap\": {\"14156667777\": \"14156667778\",\n}}", `{"x": [{"y": null}], "app": 1e9}`, "", "[]"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		config, err := ParseConfig("config.json", data)
+		if err != nil {
+			for problem := range strings.SplitSeq(err.Error(), "\n") {
+				match := problemLine.FindStringSubmatch(problem)
+				if match == nil {
+					t.Fatalf("not a problem with its line: %q", problem)
+				}
+				if line, _ := strconv.Atoi(match[1]); line > 1+bytes.Count(data, []byte("\n")) {
+					t.Errorf("there is no such line: %q", problem)
+				}
+				if longDigits.MatchString(problem) {
+					t.Errorf("shows a number: %q", problem)
+				}
+			}
+			return
+		}
+		checkUnambiguous(t, config)
+	})
+}
+
+// checkUnambiguous checks that each party leads to one other, which leads back.
+func checkUnambiguous(t testing.TB, config *Config) {
+	t.Helper()
+	if config.Port < 1 || config.Port > 65535 {
+		t.Errorf("port %d", config.Port)
+	}
+	for number := range config.parties {
+		peer, role, ok := config.Peer(number, Number{})
+		back, peerRole, backOK := config.Peer(peer, Number{})
+		if !ok || !backOK || back != number || peer == number || role == peerRole {
+			t.Errorf("%s %s leads to %s, which is %s to %s", role, number.Digits(), peer.Digits(), peerRole, back.Digits())
+		}
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	f.Add(true, "From=14156667777&To=14155550100", "", "example.com")
+	f.Add(false, "", "From=14156667778&To=%2B14155550100&CallUUID=1", "%zz")
+	f.Add(false, "a=b", "From=14156667777&To=14156667778", "")
+	f.Add(true, "Event=Hangup&HangupCause=X&Duration=14156667777", "", "a/b")
+	f.Fuzz(func(t *testing.T, get bool, query, form, host string) {
+		r := postForm("/handleincoming/", form)
+		if get {
+			r = httptest.NewRequest("GET", "/handleincoming/", nil)
+		}
+		r.URL.RawQuery, r.Host = query, host
+		unsigned := r.Clone(t.Context())
+		unsigned.Body = io.NopCloser(strings.NewReader(form))
+		s := newServer(t)
+		s.checkSignatures(t, "")
+		if w := s.send(unsigned); w.Code != 403 && w.Code != 400 && w.Code != 413 {
+			t.Errorf("without a signature: status %d", w.Code)
+		}
+		s = newServer(t)
+		w := s.send(r)
+		called, _ := ParseNumber(r.Form.Get("To"))
+		caller, _ := ParseNumber(r.Form.Get("From"))
+		peer, _, _ := s.handler.config().Peer(caller, called)
+		checkAnswer(t, w, called, peer)
+		log := regexp.MustCompile(`(?m)(time|took)=\S+|call=[0-9a-fA-F-]{36} `).ReplaceAllString(s.log.String(), "")
+		if shown := longDigits.FindString(log + w.Header().Get("Location")); shown != "" {
+			t.Errorf("the log shows %s: %s", shown, log)
+		}
+	})
+}
+
+// checkAnswer checks what must hold of every answer: a Dial has the Plivo
+// number that was called as its callerId and one number to dial, which is the
+// caller's peer, and no other number stands anywhere.
+func checkAnswer(t testing.TB, w *httptest.ResponseRecorder, called, peer Number) {
+	t.Helper()
+	body := w.Body.String()
+	if w.Code != 200 {
+		if w.Code != 400 && w.Code != 413 || longDigits.MatchString(body) {
+			t.Errorf("status %d: %s", w.Code, body)
+		}
+		return
+	}
+	response, err := parseXML(body)
+	if err != nil || response.XMLName.Local != "Response" {
+		t.Fatalf("%v: %s", err, body)
+	}
+	dials := 0
+	for _, child := range response.Children {
+		if child.XMLName.Local != "Dial" {
+			continue
+		}
+		dials++
+		var callerIDs, numbers []string
+		for _, attr := range child.Attrs {
+			if attr.Name.Local == "callerId" {
+				callerIDs = append(callerIDs, attr.Value)
+			}
+		}
+		for _, number := range child.Children {
+			numbers = append(numbers, number.XMLName.Local+number.Text)
+		}
+		if !slices.Equal(callerIDs, []string{called.Digits()}) || !slices.Equal(numbers, []string{"Number" + peer.Digits()}) || peer == (Number{}) || called == peer {
+			t.Errorf("called %s, to dial %s: %s", called.Digits(), peer.Digits(), body)
+		}
+	}
+	if shown := longDigits.FindAllString(body, -1); dials > 1 || len(shown) != 2*dials {
+		t.Errorf("numbers that have no place in an answer: %s", body)
+	}
+}
+
 // ---- The README ----
 
 // Every curl line of the README, run as written but for the port, answers what
@@ -1258,11 +1598,18 @@ func (b *logBuffer) withoutCalls() string {
 // waitFor returns the first of the texts that the log holds.
 func (b *logBuffer) waitFor(t testing.TB, texts ...string) string {
 	t.Helper()
+	return b.waitForCount(t, texts[0], 1, texts[1:]...)
+}
+
+// waitForCount waits until the log holds text, or one of the others, n times.
+func (b *logBuffer) waitForCount(t testing.TB, text string, n int, others ...string) string {
+	t.Helper()
+	texts := append([]string{text}, others...)
 	timeout := time.After(patience)
 	for {
 		b.mu.Lock()
 		for _, text := range texts {
-			if strings.Contains(b.text.String(), text) {
+			if strings.Count(b.text.String(), text) >= n {
 				b.mu.Unlock()
 				return text
 			}
