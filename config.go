@@ -50,12 +50,7 @@ const (
 	Agent
 )
 
-func (r Role) String() string {
-	if r == Agent {
-		return "agent"
-	}
-	return "customer"
-}
+func (r Role) String() string { return [...]string{"customer", "agent"}[r] }
 
 // A ConfigFile is the file that a Config is loaded from, watched for edits.
 type ConfigFile struct {
@@ -143,7 +138,7 @@ type parser struct {
 	dec      *json.Decoder
 	data     []byte
 	offset   int64 // into data, up to which lines are counted
-	line     int   // of the token read last
+	line     int   // of the key or value read last
 	problems []problem
 }
 
@@ -161,12 +156,11 @@ func (p *parser) err(name string) error {
 	const most = 20
 	var lines []string
 	slices.SortStableFunc(p.problems, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
-	for i, found := range p.problems {
-		if i == most {
-			lines = append(lines, fmt.Sprintf("%s: %d more problems like these", name, len(p.problems)-most))
-			break
-		}
+	for _, found := range p.problems[:min(most, len(p.problems))] {
 		lines = append(lines, fmt.Sprintf("%s:%d: %s", name, found.line, found.text))
+	}
+	if more := len(p.problems) - most; more > 0 {
+		lines = append(lines, fmt.Sprintf("%s: %d more problems like these", name, more))
 	}
 	if lines == nil {
 		return nil
@@ -174,42 +168,36 @@ func (p *parser) err(name string) error {
 	return errors.New(strings.Join(lines, "\n"))
 }
 
-// next returns the next token and counts the lines up to it.
-func (p *parser) next() json.Token {
-	token, _ := p.dec.Token() // cannot fail: the data is valid
+// count brings line up to what dec has read.
+func (p *parser) count() {
 	end := p.dec.InputOffset()
 	p.line += bytes.Count(p.data[p.offset:end], []byte("\n"))
 	p.offset = end
-	return token
 }
 
-// skip reads on to the end of the value that begins with token.
-func (p *parser) skip(token json.Token) {
-	for depth := 0; ; token = p.next() {
-		switch token {
-		case json.Delim('{'), json.Delim('['):
-			depth++
-		case json.Delim('}'), json.Delim(']'):
-			depth--
-		}
-		if depth == 0 {
-			return
-		}
-	}
+// value reads the next value, or, within an object, the next key or value.
+func (p *parser) value() (v any) {
+	_ = p.dec.Decode(&v) // cannot fail: the data is valid
+	p.count()
+	return v
 }
 
 // members reads an object and calls member, which must read the value, for
 // each key.
 func (p *parser) members(what string, member func(key string)) {
-	if token := p.next(); token != json.Delim('{') {
+	if !bytes.HasPrefix(bytes.TrimLeft(p.data[p.dec.InputOffset():], ": \t\r\n"), []byte("{")) {
+		p.value()
 		p.problem("%s must be an object: write it as { … }", what)
-		p.skip(token)
 		return
 	}
+	_, _ = p.dec.Token() // the opening brace
 	for p.dec.More() {
-		member(p.next().(string))
+		key, _ := p.dec.Token()
+		p.count()
+		member(key.(string))
 	}
-	p.next() // the closing brace
+	_, _ = p.dec.Token()
+	p.count()
 }
 
 // fields reads an object whose keys are known beforehand, each with the
@@ -220,12 +208,11 @@ func (p *parser) fields(what string, known map[string]func()) {
 		read, ok := known[key]
 		switch {
 		case !ok:
-			names := slices.Sorted(maps.Keys(known))
-			p.problem("unknown key %q in %s: remove it, or write one of %q", redact(key), what, names)
-			p.skip(p.next())
+			p.problem("unknown key %q in %s: remove it, or write one of %q", redact(key), what, slices.Sorted(maps.Keys(known)))
+			p.value()
 		case lines[key] > 0:
 			p.problem("%q is already in line %d: keep one of the two", key, lines[key])
-			p.skip(p.next())
+			p.value()
 		default:
 			lines[key] = p.line
 			read()
@@ -234,12 +221,10 @@ func (p *parser) fields(what string, known map[string]func()) {
 }
 
 func (p *parser) integer(what string, low, high int) int {
-	token := p.next()
-	number, _ := token.(json.Number)
+	number, _ := p.value().(json.Number)
 	n, err := strconv.Atoi(number.String())
 	if err != nil || n < low || n > high {
 		p.problem("%s must be a whole number from %d to %d, without quotes", what, low, high)
-		p.skip(token)
 	}
 	return n
 }
@@ -248,25 +233,23 @@ func (p *parser) integer(what string, low, high int) int {
 func (p *parser) pairings(what string) map[Number]party {
 	parties := map[Number]party{}
 	p.members(what, func(key string) {
-		customer := p.number(Customer, key)
-		token := p.next()
-		text, ok := token.(string)
+		customer := p.number(Customer.String(), key)
+		text, ok := p.value().(string)
 		if !ok {
 			p.problem("the agent must be a phone number in quotes")
-			p.skip(token)
 			return
 		}
-		if agent := p.number(Agent, text); customer != (Number{}) && agent != (Number{}) {
+		if agent := p.number(Agent.String(), text); customer != (Number{}) && agent != (Number{}) {
 			p.pair(parties, customer, agent)
 		}
 	})
 	return parties
 }
 
-func (p *parser) number(role Role, text string) Number {
+func (p *parser) number(what, text string) Number {
 	n, err := ParseNumber(text)
 	if err != nil {
-		p.problem("the %s is no phone number: %v", role, err)
+		p.problem("the %s is no phone number: %v", what, err)
 	}
 	return n
 }
@@ -370,7 +353,7 @@ func (n Number) String() string {
 func (n Number) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, n.String()) }
 
 func mask(digits string) string {
-	return strings.Repeat("*", max(len(digits)-4, 0)) + digits[max(len(digits)-4, 0):]
+	return strings.Repeat("*", len(digits)-4) + digits[len(digits)-4:]
 }
 
 var (

@@ -85,8 +85,13 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 	answer := call.answer(h.config())
 
 	w.Header().Set("Content-Type", "application/xml") // or text/xml, says https://www.plivo.com/docs/voice/xml/request
-	_, _ = io.WriteString(w, answer.xml.String())
-	h.log.LogAttrs(r.Context(), answer.level, answer.outcome, append(answer.attrs, slog.Duration("took", time.Since(start)))...)
+	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String())
+	h.log.LogAttrs(r.Context(), answer.level, answer.outcome, append([]slog.Attr{
+		slog.Duration("took", time.Since(start)),
+		slog.String("call", redact(call.uuid)),
+		slog.String("from", call.from.String()),
+		slog.String("to", call.to.String()),
+	}, answer.details...)...)
 }
 
 // refuse answers what is no call, with a reason for the person who sent it.
@@ -133,51 +138,36 @@ func parseCall(form url.Values) (Call, error) {
 
 // An Answer is what Plivo is told to do, and what the log says of it.
 type Answer struct {
-	xml     xml.ResponseElement
-	outcome string
-	level   slog.Level
-	attrs   []slog.Attr
+	elements []any // of plivo-go/xml
+	level    slog.Level
+	outcome  string
+	details  []slog.Attr
 }
 
 // answer decides what happens with a call. No answer has a Dial without a
 // callerId (Plivo would then show the caller's own number) or with one other
 // than the Plivo number called, nor any number but that and the one to dial.
 func (c Call) answer(config *Config) Answer {
+	// Rejected unanswered, which Plivo does not bill.
+	reject := []any{new(xml.HangupElement).SetReason("rejected")}
 	peer, role, ok := config.Peer(c.from, c.to)
-	a := Answer{attrs: []slog.Attr{
-		slog.String("call", redact(c.uuid)),
-		slog.Any("from", c.from),
-		slog.Any("to", c.to),
-	}}
 	switch {
 	case c.ended:
-		a.outcome = "call ended"
-		a.attrs = append(a.attrs, slog.String("cause", redact(c.cause)), slog.String("seconds", redact(c.duration)))
+		return Answer{nil, slog.LevelInfo, "call ended",
+			[]slog.Attr{slog.String("cause", redact(c.cause)), slog.String("seconds", redact(c.duration))}}
 	case c.from == c.to:
-		a.level = slog.LevelWarn
-		a.reject("call rejected: the Plivo number calls itself")
+		return Answer{reject, slog.LevelWarn, "call rejected: the Plivo number calls itself", nil}
 	case !ok:
-		a.reject("call rejected: the caller is in no pairing")
+		return Answer{reject, slog.LevelInfo, "call rejected: the caller is in no pairing", nil}
 	case peer == c.to:
-		a.level = slog.LevelWarn
-		a.reject("call rejected: the number to dial is the Plivo number called; correct that pairing")
-	default:
-		a.outcome = "call connected"
-		a.attrs = append(a.attrs, slog.Any("caller", role), slog.Any("dialled", peer))
-		a.add(new(xml.DialElement).
-			SetCallerID(c.to.Digits()).
-			SetContents([]any{new(xml.NumberElement).SetContents(peer.Digits())}))
+		return Answer{reject, slog.LevelWarn, "call rejected: the number to dial is the Plivo number called; correct that pairing", nil}
 	}
-	return a
+	dial := new(xml.DialElement).
+		SetCallerID(c.to.Digits()).
+		SetContents([]any{new(xml.NumberElement).SetContents(peer.Digits())})
+	return Answer{[]any{dial}, slog.LevelInfo, "call connected",
+		[]slog.Attr{slog.String("caller", role.String()), slog.String("dialled", peer.String())}}
 }
-
-// reject ends the call unanswered, for which Plivo does not bill.
-func (a *Answer) reject(outcome string) {
-	a.outcome = outcome
-	a.add(new(xml.HangupElement).SetReason("rejected"))
-}
-
-func (a *Answer) add(element any) { a.xml.Contents = append(a.xml.Contents, element) }
 
 // A Verifier tells whether Plivo signed a request, by its signature version 3:
 // https://www.plivo.com/docs/voice/concepts/signature-validation. Version 2
