@@ -21,11 +21,26 @@ import (
 // ambiguous; it never changes afterwards: an edited file makes a new Config.
 type Config struct {
 	Port    int // TCP port to listen on, 1 to 65535
-	parties map[Number]party
+	Call    CallConfig
+	parties map[route]party // each pairing twice: the two-way lookup
 }
 
-// A party is one side of a pairing. Its number leads to it in Config.parties,
-// the customer's as well as the agent's: the two-way lookup.
+// A CallConfig is what callers hear and how long calls last. Zero values leave
+// it to Plivo, or to silence.
+type CallConfig struct {
+	UnknownCallerMessage string
+	ConnectingMessage    string
+	RingTimeout          int // seconds, 1 to 86400
+	TimeLimit            int // seconds, 1 to 86400
+}
+
+// A route is what a call says of its parties.
+type route struct {
+	caller Number
+	called Number // Number{} in Config.parties: whichever Plivo number is called
+}
+
+// A party is one side of a pairing, the one that calls.
 type party struct {
 	role Role
 	line int32  // of the pairing in the file, for messages
@@ -35,7 +50,10 @@ type party struct {
 // Peer returns whom to dial when caller calls the Plivo number called, and
 // caller's role in that pairing; ok is false if caller is in no pairing.
 func (c *Config) Peer(caller, called Number) (peer Number, role Role, ok bool) {
-	p, ok := c.parties[caller]
+	p, ok := c.parties[route{caller, called}]
+	if !ok {
+		p, ok = c.parties[route{caller: caller}]
+	}
 	return p.peer, p.role, ok
 }
 
@@ -114,17 +132,45 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 	p := &parser{dec: json.NewDecoder(bytes.NewReader(data)), data: data, line: 1}
 	p.dec.UseNumber()
 
-	c := &Config{Port: 5000}
-	p.fields("the file", map[string]func(){
+	c := &Config{Port: 5000, parties: map[route]party{}}
+	plivoLines := map[Number]int{}
+	lines := p.fields("the file", map[string]func(){
 		"app": func() {
 			p.fields(`"app"`, map[string]func(){
 				"port": func() { c.Port = p.integer(`"port"`, 1, 65535) },
 			})
 		},
-		"customerAgentMap": func() { c.parties = p.pairings(`"customerAgentMap"`) },
+		"call": func() {
+			p.fields(`"call"`, map[string]func(){
+				"unknownCallerMessage": func() { c.Call.UnknownCallerMessage = p.message(`"unknownCallerMessage"`) },
+				"connectingMessage":    func() { c.Call.ConnectingMessage = p.message(`"connectingMessage"`) },
+				"ringTimeout":          func() { c.Call.RingTimeout = p.integer(`"ringTimeout"`, 1, 86400) },
+				"timeLimit":            func() { c.Call.TimeLimit = p.integer(`"timeLimit"`, 1, 86400) },
+			})
+		},
+		"customerAgentMap": func() { p.pairings(`"customerAgentMap"`, c.parties, Number{}) },
+		"plivoNumbers": func() {
+			p.members(`"plivoNumbers"`, func(key string) {
+				called := p.number("Plivo number", key)
+				if called == (Number{}) {
+					called.flipped = uint64(p.line) // nobody's number, so that the pairings are checked all the same
+				}
+				if first := plivoLines[called]; first > 0 {
+					p.problem("the Plivo number is already in line %d: put all its pairings there", first)
+				}
+				plivoLines[called] = p.line
+				p.pairings("what follows a Plivo number", c.parties, called)
+			})
+		},
 	})
-	if c.parties == nil {
-		p.problem(`"customerAgentMap" is missing: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for no pairings yet`)
+	if lines["customerAgentMap"]+lines["plivoNumbers"] == 0 {
+		p.problem(`there are no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`)
+	}
+	for way, party := range c.parties {
+		if line := plivoLines[way.caller]; line > 0 {
+			p.problems = append(p.problems, problem{int(party.line), fmt.Sprintf(
+				"the %s is also the Plivo number in line %d, which would then dial itself: change or remove one of the two", party.role, line)})
+		}
 	}
 	if err := p.err(name); err != nil {
 		return nil, err
@@ -201,9 +247,9 @@ func (p *parser) members(what string, member func(key string)) {
 }
 
 // fields reads an object whose keys are known beforehand, each with the
-// function that reads its value.
-func (p *parser) fields(what string, known map[string]func()) {
-	lines := map[string]int{}
+// function that reads its value, and returns in which lines the keys stand.
+func (p *parser) fields(what string, known map[string]func()) (lines map[string]int) {
+	lines = map[string]int{}
 	p.members(what, func(key string) {
 		read, ok := known[key]
 		switch {
@@ -218,6 +264,7 @@ func (p *parser) fields(what string, known map[string]func()) {
 			read()
 		}
 	})
+	return lines
 }
 
 func (p *parser) integer(what string, low, high int) int {
@@ -229,9 +276,18 @@ func (p *parser) integer(what string, low, high int) int {
 	return n
 }
 
-// pairings reads a map from customers to agents.
-func (p *parser) pairings(what string) map[Number]party {
-	parties := map[Number]party{}
+func (p *parser) message(what string) string {
+	const most = 10_000 // as XML at most 50 kB, and Plivo takes 100 kB: https://www.plivo.com/docs/voice/xml/request
+	text, ok := p.value().(string)
+	if !ok || len(text) > most {
+		p.problem("%s must be a text in quotes, of at most %d bytes", what, most)
+	}
+	return text
+}
+
+// pairings reads a map from customers to agents into parties, for calls to the
+// Plivo number called.
+func (p *parser) pairings(what string, parties map[route]party, called Number) {
 	p.members(what, func(key string) {
 		customer := p.number(Customer.String(), key)
 		text, ok := p.value().(string)
@@ -240,10 +296,9 @@ func (p *parser) pairings(what string) map[Number]party {
 			return
 		}
 		if agent := p.number(Agent.String(), text); customer != (Number{}) && agent != (Number{}) {
-			p.pair(parties, customer, agent)
+			p.pair(parties, route{customer, called}, route{agent, called})
 		}
 	})
-	return parties
 }
 
 func (p *parser) number(what, text string) Number {
@@ -255,20 +310,20 @@ func (p *parser) number(what, text string) Number {
 }
 
 // pair enters a pairing, unless a call could then ring the wrong phone.
-func (p *parser) pair(parties map[Number]party, customer, agent Number) {
+func (p *parser) pair(parties map[route]party, customer, agent route) {
 	found := len(p.problems)
 	if customer == agent {
 		p.problem("the customer is paired with itself: write the agent's number after the customer's")
 	}
-	for role, number := range [...]Number{customer, agent} {
-		if first, ok := parties[number]; ok {
+	for role, way := range [...]route{customer, agent} {
+		if first, ok := parties[way]; ok {
 			p.problem("the %s is already the %s of the pairing in line %d, and only one phone can ring: change or remove one of the two",
 				Role(role), first.role, first.line)
 		}
 	}
 	if len(p.problems) == found {
-		parties[customer] = party{Customer, int32(p.line), agent}
-		parties[agent] = party{Agent, int32(p.line), customer}
+		parties[customer] = party{Customer, int32(p.line), agent.caller}
+		parties[agent] = party{Agent, int32(p.line), customer.caller}
 	}
 }
 

@@ -148,8 +148,11 @@ type Answer struct {
 // callerId (Plivo would then show the caller's own number) or with one other
 // than the Plivo number called, nor any number but that and the one to dial.
 func (c Call) answer(config *Config) Answer {
-	// Rejected unanswered, which Plivo does not bill.
+	// Rejected unanswered, which Plivo does not bill, unless there is something to say.
 	reject := []any{new(xml.HangupElement).SetReason("rejected")}
+	if message := config.Call.UnknownCallerMessage; message != "" {
+		reject = []any{new(xml.SpeakElement).AddSpeak(message), new(xml.HangupElement)}
+	}
 	peer, role, ok := config.Peer(c.from, c.to)
 	switch {
 	case c.ended:
@@ -165,7 +168,17 @@ func (c Call) answer(config *Config) Answer {
 	dial := new(xml.DialElement).
 		SetCallerID(c.to.Digits()).
 		SetContents([]any{new(xml.NumberElement).SetContents(peer.Digits())})
-	return Answer{[]any{dial}, slog.LevelInfo, "call connected",
+	if config.Call.RingTimeout > 0 {
+		dial = dial.SetTimeout(config.Call.RingTimeout)
+	}
+	if config.Call.TimeLimit > 0 {
+		dial = dial.SetTimeLimit(config.Call.TimeLimit)
+	}
+	elements := []any{dial}
+	if message := config.Call.ConnectingMessage; message != "" {
+		elements = []any{new(xml.SpeakElement).AddSpeak(message), dial}
+	}
+	return Answer{elements, slog.LevelInfo, "call connected",
 		[]slog.Attr{slog.String("caller", role.String()), slog.String("dialled", peer.String())}}
 }
 

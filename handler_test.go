@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -170,11 +171,13 @@ func TestGoodConfigs(t *testing.T) {
 		text           string
 		port, pairings int
 	}{
-		"no pairings yet":         {`{"customerAgentMap": {}}`, 5000, 0},
-		"byte order mark":         {"\uFEFF" + `{"app": {"port": 8080}, "customerAgentMap": {"14156667777": "14156667778"}}`, 8080, 1},
-		"empty app":               {`{"app": {}, "customerAgentMap": {}}`, 5000, 0},
-		"Windows line ends":       {"{\r\n\"customerAgentMap\": {\r\n\"14156667777\": \"14156667778\"\r\n}\r\n}\r\n", 5000, 1},
-		"lowest and highest port": {`{"app": {"port": 65535}, "customerAgentMap": {}}`, 65535, 0},
+		"no pairings yet":          {`{"customerAgentMap": {}}`, 5000, 0},
+		"byte order mark":          {"\uFEFF" + `{"app": {"port": 8080}, "customerAgentMap": {"14156667777": "14156667778"}}`, 8080, 1},
+		"only plivoNumbers":        {`{"plivoNumbers": {"14155550100": {"14156667777": "14156667778"}, "14155550101": {"14156667779": "14156667778"}}}`, 5000, 2},
+		"Plivo number, no pairing": {`{"plivoNumbers": {"14155550100": {}}}`, 5000, 0},
+		"empty app":                {`{"app": {}, "customerAgentMap": {}}`, 5000, 0},
+		"Windows line ends":        {"{\r\n\"customerAgentMap\": {\r\n\"14156667777\": \"14156667778\"\r\n}\r\n}\r\n", 5000, 1},
+		"lowest and highest port":  {`{"app": {"port": 65535}, "customerAgentMap": {}}`, 65535, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := parse(t, test.text)
@@ -189,10 +192,11 @@ func TestGoodConfigs(t *testing.T) {
 // LINE: TEXT or LINE:COLUMN: TEXT, without the file's name.
 func TestBadConfigs(t *testing.T) {
 	const (
-		anyone    = `"14156667777": "14156667778"`
-		oneOf     = ", and only one phone can ring: change or remove one of the two"
-		syntax    = ": look for a missing comma, quote or brace here or just before"
-		outOfPort = `"port" must be a whole number from 1 to 65535, without quotes`
+		anyone      = `"14156667777": "14156667778"`
+		oneOf       = ", and only one phone can ring: change or remove one of the two"
+		dialsItself = ", which would then dial itself: change or remove one of the two"
+		syntax      = ": look for a missing comma, quote or brace here or just before"
+		outOfPort   = `"port" must be a whole number from 1 to 65535, without quotes`
 	)
 	for name, test := range map[string]struct {
 		text string
@@ -207,14 +211,14 @@ func TestBadConfigs(t *testing.T) {
 		"more than an object": {"{\"customerAgentMap\": {}}\n{}", []string{`2:1: invalid character '{' after top-level value` + syntax}},
 		"column after umlaut": {`{"ü": x}`, []string{`1:7: invalid character 'x' looking for beginning of value` + syntax}},
 
-		"no object":         {"[]", []string{"1: the file must be an object: write it as { … }", `1: "customerAgentMap" is missing: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for no pairings yet`}},
-		"no map":            {"{\n}", []string{`2: "customerAgentMap" is missing: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for no pairings yet`}},
+		"no object":         {"[]", []string{"1: the file must be an object: write it as { … }", `1: there are no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`}},
+		"no map":            {"{\n}", []string{`2: there are no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`}},
 		"map is a list":     {"{\n\"customerAgentMap\": [{\"a\": [1]}]\n}", []string{`2: "customerAgentMap" must be an object: write it as { … }`}},
 		"map is null":       {"{\"customerAgentMap\": null}", []string{`1: "customerAgentMap" must be an object: write it as { … }`}},
 		"app is a number":   {"{\"app\": 5000,\n\"customerAgentMap\": {}}", []string{`1: "app" must be an object: write it as { … }`}},
-		"unknown key":       {"{\n\"customerAgentMap\": {},\n\"ports\": {\"a\": [{}, {}]}}", []string{`3: unknown key "ports" in the file: remove it, or write one of ["app" "customerAgentMap"]`}},
-		"key in wrong case": {"{\"customerAgentMap\": {},\n\"APP\": 1}", []string{`2: unknown key "APP" in the file: remove it, or write one of ["app" "customerAgentMap"]`}},
-		"number as key":     {"{\"customerAgentMap\": {},\n" + anyone + "}", []string{`2: unknown key "*******7777" in the file: remove it, or write one of ["app" "customerAgentMap"]`}},
+		"unknown key":       {"{\n\"customerAgentMap\": {},\n\"ports\": {\"a\": [{}, {}]}}", []string{`3: unknown key "ports" in the file: remove it, or write one of ["app" "call" "customerAgentMap" "plivoNumbers"]`}},
+		"key in wrong case": {"{\"customerAgentMap\": {},\n\"APP\": 1}", []string{`2: unknown key "APP" in the file: remove it, or write one of ["app" "call" "customerAgentMap" "plivoNumbers"]`}},
+		"number as key":     {"{\"customerAgentMap\": {},\n" + anyone + "}", []string{`2: unknown key "*******7777" in the file: remove it, or write one of ["app" "call" "customerAgentMap" "plivoNumbers"]`}},
 		"unknown app key":   {"{\"app\": {\n\"prot\": 1}, \"customerAgentMap\": {}}", []string{`2: unknown key "prot" in "app": remove it, or write one of ["port"]`}},
 		"doubled key":       {"{\"customerAgentMap\": {},\n\n\"customerAgentMap\": {" + anyone + "}}", []string{`3: "customerAgentMap" is already in line 1: keep one of the two`}},
 		"doubled app key":   {"{\"customerAgentMap\": {}, \"app\": {\"port\": 1,\n\"port\": 2}}", []string{`2: "port" is already in line 1: keep one of the two`}},
@@ -235,8 +239,24 @@ func TestBadConfigs(t *testing.T) {
 		"agent is a customer":  {"{\"customerAgentMap\": {\n" + anyone + ",\n\"14156667779\": \"14156667777\"}}", []string{"3: the agent is already the customer of the pairing in line 2" + oneOf}},
 		"customer is an agent": {"{\"customerAgentMap\": {\n" + anyone + ",\n\"14156667778\": \"14156667779\"}}", []string{"3: the customer is already the agent of the pairing in line 2" + oneOf}},
 
+		"malformed Plivo number":    {"{\"plivoNumbers\": {\n\"1\": {\n\"14156667777\": 0, \"14156667777\": \"14156667778\"}}, \"customerAgentMap\": {" + anyone + "}}", []string{"2: the Plivo number is no phone number: it has 1 digits; write 7 to 15, country code included", "3: the agent must be a phone number in quotes"}},
+		"Plivo number without map":  {"{\"plivoNumbers\": {\n\"14155550100\": \"14156667777\"}}", []string{"2: what follows a Plivo number must be an object: write it as { … }"}},
+		"Plivo number twice":        {"{\"plivoNumbers\": {\n\"14155550100\": {},\n\"+1 415 555 0100\": {}}}", []string{"3: the Plivo number is already in line 2: put all its pairings there"}},
+		"agent twice on a number":   {"{\"plivoNumbers\": {\"14155550100\": {\n" + anyone + ",\n\"14156667779\": \"14156667778\"}}}", []string{"3: the agent is already the agent of the pairing in line 2" + oneOf}},
+		"Plivo number as customer":  {"{\"plivoNumbers\": {\n\"14156667777\": {}},\n\"customerAgentMap\": {\n" + anyone + "}}", []string{"4: the customer is also the Plivo number in line 2" + dialsItself}},
+		"Plivo number as agent":     {"{\"customerAgentMap\": {\n" + anyone + "},\n\"plivoNumbers\": {\n\"14156667778\": {}}}", []string{"2: the agent is also the Plivo number in line 4" + dialsItself}},
+		"Plivo number as own agent": {"{\"plivoNumbers\": {\n\"14155550100\": {\n\"14156667777\": \"14155550100\"}}}", []string{"3: the agent is also the Plivo number in line 2" + dialsItself}},
+		"plivoNumbers is a list":    {"{\n\"plivoNumbers\": []}", []string{`2: "plivoNumbers" must be an object: write it as { … }`}},
+		"unknown call key":          {"{\"customerAgentMap\": {}, \"call\": {\n\"timeout\": 1}}", []string{`2: unknown key "timeout" in "call": remove it, or write one of ["connectingMessage" "ringTimeout" "timeLimit" "unknownCallerMessage"]`}},
+		"message is a number":       {"{\"customerAgentMap\": {}, \"call\": {\n\"connectingMessage\": 1}}", []string{`2: "connectingMessage" must be a text in quotes, of at most 10000 bytes`}},
+		"message is too long":       {"{\"customerAgentMap\": {}, \"call\": {\n\"unknownCallerMessage\": \"" + strings.Repeat("x", 10001) + "\"}}", []string{`2: "unknownCallerMessage" must be a text in quotes, of at most 10000 bytes`}},
+		"ring timeout 0":            {"{\"customerAgentMap\": {}, \"call\": {\n\"ringTimeout\": 0}}", []string{`2: "ringTimeout" must be a whole number from 1 to 86400, without quotes`}},
+		"time limit 1.5":            {"{\"customerAgentMap\": {}, \"call\": {\n\"timeLimit\": 1.5}}", []string{`2: "timeLimit" must be a whole number from 1 to 86400, without quotes`}},
+		"time limit as text":        {"{\"customerAgentMap\": {}, \"call\": {\n\"timeLimit\": \"60\"}}", []string{`2: "timeLimit" must be a whole number from 1 to 86400, without quotes`}},
+		"time limit too long":       {"{\"customerAgentMap\": {}, \"call\": {\n\"timeLimit\": 14400000}}", []string{`2: "timeLimit" must be a whole number from 1 to 86400, without quotes`}},
+
 		"all at once": {"{\n\"prot\": 1,\n\"app\": {\"port\": -1},\n\"customerAgentMap\": {\n\"1\": 2,\n\"14156667777\": true\n}}", []string{
-			`2: unknown key "prot" in the file: remove it, or write one of ["app" "customerAgentMap"]`,
+			`2: unknown key "prot" in the file: remove it, or write one of ["app" "call" "customerAgentMap" "plivoNumbers"]`,
 			"3: " + outOfPort,
 			"5: the customer is no phone number: it has 1 digits; write 7 to 15, country code included",
 			"5: the agent must be a phone number in quotes",
@@ -346,12 +366,98 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// One agent, 14156660001, serves a customer on each of two Plivo numbers, and
+// one who may call any.
+func TestPlivoNumbersOwnPairings(t *testing.T) {
+	config := parse(t, `{
+		"customerAgentMap": {"14156660002": "14156660001"},
+		"plivoNumbers": {
+			"14155550101": {"14156660003": "14156660001"},
+			"+1 (415) 555-0102": {"14156660004": "14156660001", "14156660005": "14156660006"}
+		}}`)
+	checkUnambiguous(t, config)
+	if config.Pairings() != 4 {
+		t.Errorf("%d pairings", config.Pairings())
+	}
+	for _, test := range []struct{ from, to, dialled string }{
+		{"14156660001", "14155550100", "14156660002"},
+		{"14156660002", "14155550100", "14156660001"},
+		{"14156660001", "14155550101", "14156660003"},
+		{"14156660003", "14155550101", "14156660001"},
+		{"14156660001", "14155550102", "14156660004"},
+		{"14156660004", "14155550102", "14156660001"},
+		{"14156660005", "14155550102", "14156660006"},
+		{"14156660006", "14155550102", "14156660005"},
+		{"14156660002", "14155550101", "14156660001"}, // customerAgentMap holds for any number
+		{"14156660003", "14155550100", ""},
+		{"14156660003", "14155550102", ""},
+		{"14156660006", "14155550101", ""},
+	} {
+		s := newServer(t)
+		s.handler.config = func() *Config { return config }
+		w := s.send(postForm("/handleincoming/", "From="+test.from+"&To="+test.to))
+		want := reject
+		if test.dialled != "" {
+			want = `<Response><Dial callerId="` + test.to + `"><Number>` + test.dialled + `</Number></Dial></Response>`
+		}
+		sameXML(t, w.Body.String(), want)
+	}
+}
+
+func TestCallOptions(t *testing.T) {
+	for name, test := range map[string]struct{ call, known, unknown string }{
+		"none":     {`{}`, fmt.Sprintf(connect, "14156667778"), reject},
+		"messages": {`{"unknownCallerMessage": "Who?", "connectingMessage": "One moment."}`, `<Response><Speak>One moment.</Speak><Dial callerId="` + plivoNumber + `"><Number>14156667778</Number></Dial></Response>`, `<Response><Speak>Who?</Speak><Hangup></Hangup></Response>`},
+		"limits":   {`{"ringTimeout": 30, "timeLimit": 86400}`, `<Response><Dial timeLimit="86400" timeout="30" callerId="` + plivoNumber + `"><Number>14156667778</Number></Dial></Response>`, reject},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := parse(t, `{"call": `+test.call+`, "customerAgentMap": {"14156667777": "14156667778"}}`)
+			s := newServer(t)
+			s.handler.config = func() *Config { return config }
+			for from, want := range map[string]string{"14156667777": test.known, "12025550123": test.unknown, "anonymous": test.unknown, plivoNumber: test.unknown} {
+				sameXML(t, s.send(postForm("/handleincoming/", "From="+from+"&To="+plivoNumber)).Body.String(), want)
+			}
+			sameXML(t, s.send(postForm("/handleincoming/", "Event=Hangup")).Body.String(), nothing)
+		})
+	}
+}
+
+// Whatever a message holds, it comes out as the text of one Speak element.
+func TestAnyMessageIsWellFormedXML(t *testing.T) {
+	for _, text := range []string{`<Dial callerId="1"><Number>2</Number></Dial>`, "</Speak></Response>", "a & b < c > \"d\" 'e'", "]]>", "<Contents>", "&lt;Contents&gt;", "<!-- -->", "line\nbreak\ttab", "ü € 😀", "\x00\x01\x1f\x7f\ufffe\uffff"} {
+		quoted, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := parse(t, `{"call": {"unknownCallerMessage": `+string(quoted)+`, "connectingMessage": `+string(quoted)+`}, "customerAgentMap": {"14156667777": "14156667778"}}`)
+		s := newServer(t)
+		s.handler.config = func() *Config { return config }
+		for from, children := range map[string]string{"14156667777": "Speak Dial", "12025550123": "Speak Hangup"} {
+			body := s.send(postForm("/handleincoming/", "From="+from+"&To="+plivoNumber)).Body.String()
+			response, err := parseXML(body)
+			if err != nil {
+				t.Errorf("%q: %v: %s", text, err, body)
+				continue
+			}
+			var names []string
+			for _, child := range response.Children {
+				names = append(names, child.XMLName.Local)
+			}
+			spoken := response.Children[0]
+			want := regexp.MustCompile("[\x00\x01\x1f\ufffe\uffff]").ReplaceAllString(text, "\uFFFD") // not allowed in XML
+			if strings.Join(names, " ") != children || spoken.Text != want || spoken.Children != nil {
+				t.Errorf("%q: %s", text, body)
+			}
+		}
+	}
+}
+
 func TestWhatIsNoCallIsRefused(t *testing.T) {
 	big := "From=14156667777&To=14155550100&x=" + strings.Repeat("x", 64<<10)
 	exact := "From=14156667777&To=14155550100&x="
 	exact += strings.Repeat("x", 64<<10-len(exact))
-	json := httptest.NewRequest("POST", "/handleincoming/", strings.NewReader(`{"From": "14156667777"}`))
-	json.Header.Set("Content-Type", "application/json")
+	asJSON := httptest.NewRequest("POST", "/handleincoming/", strings.NewReader(`{"From": "14156667777"}`))
+	asJSON.Header.Set("Content-Type", "application/json")
 	halfway := httptest.NewRequest("POST", "/handleincoming/", io.MultiReader(strings.NewReader("From=14156667777&To=141"), &brokenReader{}))
 	halfway.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	badType := postForm("/handleincoming/", "From=14156667777&To=14155550100")
@@ -368,7 +474,7 @@ func TestWhatIsNoCallIsRefused(t *testing.T) {
 		"SIP To":              {httptest.NewRequest("GET", "/handleincoming/?From=14156667777&To=sip%3Aa%40b", nil), 400, "To is not a phone number"},
 		"two Froms":           {httptest.NewRequest("GET", "/handleincoming/?From=14156667777&To=14155550100&From=14156667779", nil), 400, "From is given more than once"},
 		"To in both":          {postForm("/handleincoming/?To=14155550100", "From=14156667777&To=14155550101"), 400, "To is given more than once"},
-		"JSON":                {json, 400, "From is missing"},
+		"JSON":                {asJSON, 400, "From is missing"},
 		"bad escape in query": {httptest.NewRequest("GET", "/handleincoming/?From=%zz14156667777&To=14155550100", nil), 400, "cannot be parsed"},
 		"bad escape in form":  {postForm("/handleincoming/", "From=1415666%7777&To=%"), 400, "cannot be parsed"},
 		"semicolons":          {httptest.NewRequest("GET", "/handleincoming/?From=14156667777;To=14155550100", nil), 400, "cannot be parsed"},
@@ -1095,9 +1201,9 @@ func TestNothingPrivateGetsOut(t *testing.T) {
 			send(httptest.NewRequest("GET", path, nil))
 		}
 		send(httptest.NewRequest("M"+next(), "/handleincoming/?From="+next(), strings.NewReader(next())))
-		json := httptest.NewRequest("POST", "/handleincoming/", strings.NewReader(`{"From": "`+next()+`"}`))
-		json.Header.Set("Content-Type", "application/"+next())
-		send(json)
+		asJSON := httptest.NewRequest("POST", "/handleincoming/", strings.NewReader(`{"From": "`+next()+`"}`))
+		asJSON.Header.Set("Content-Type", "application/"+next())
+		send(asJSON)
 		send(post("From=" + next() + strings.Repeat("x", 64<<10)))
 
 		for i, edit := range []string{
@@ -1219,6 +1325,7 @@ var problemLine = regexp.MustCompile(`^config\.json:([0-9]+)(:[0-9]+)?: .|^confi
 
 func FuzzConfig(f *testing.F) {
 	for _, seed := range []string{sampleConfig, `{"app": {"port": 1}, "customerAgentMap": {"14156667777": "14156667777", "1": 2}}`,
+		`{"plivoNumbers": {"14155550101": {"14156660003": "14156660001"}, "14155550102": {"14156660004": "14156660001"}}, "call": {"ringTimeout": 1, "connectingMessage": "a"}}`,
 		"{\n\"customerAgentMap\": {\"14156667777\": \"14156667778\",\n}}", `{"x": [{"y": null}], "app": 1e9}`, "", "[]"} {
 		f.Add([]byte(seed))
 	}
@@ -1249,17 +1356,20 @@ func checkUnambiguous(t testing.TB, config *Config) {
 	if config.Port < 1 || config.Port > 65535 {
 		t.Errorf("port %d", config.Port)
 	}
-	for number := range config.parties {
-		peer, role, ok := config.Peer(number, Number{})
-		back, peerRole, backOK := config.Peer(peer, Number{})
-		if !ok || !backOK || back != number || peer == number || role == peerRole {
-			t.Errorf("%s %s leads to %s, which is %s to %s", role, number.Digits(), peer.Digits(), peerRole, back.Digits())
+	for way := range config.parties {
+		peer, role, ok := config.Peer(way.caller, way.called)
+		back, peerRole, backOK := config.Peer(peer, way.called)
+		if !ok || !backOK || back != way.caller || peer == way.caller || role == peerRole || peer == way.called {
+			t.Errorf("%s %s leads to %s, which is %s to %s", role, way.caller.Digits(), peer.Digits(), peerRole, back.Digits())
 		}
 	}
 }
 
 func FuzzAnswer(f *testing.F) {
+	config := parse(f, `{"customerAgentMap": {"14156667777": "14156667778"}, "plivoNumbers": {"14155550100": {"14156667777": "14156667779"}},
+		"call": {"unknownCallerMessage": "<?>", "connectingMessage": "&", "ringTimeout": 30, "timeLimit": 60}}`)
 	f.Add(true, "From=14156667777&To=14155550100", "", "example.com")
+	f.Add(true, "From=14156667777&To=14155550101", "", "example.com")
 	f.Add(false, "", "From=14156667778&To=%2B14155550100&CallUUID=1", "%zz")
 	f.Add(false, "a=b", "From=14156667777&To=14156667778", "")
 	f.Add(true, "Event=Hangup&HangupCause=X&Duration=14156667777", "", "a/b")
@@ -1277,6 +1387,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("without a signature: status %d", w.Code)
 		}
 		s = newServer(t)
+		s.handler.config = func() *Config { return config }
 		w := s.send(r)
 		called, _ := ParseNumber(r.Form.Get("To"))
 		caller, _ := ParseNumber(r.Form.Get("From"))
