@@ -148,22 +148,17 @@ type Answer struct {
 // callerId (Plivo would then show the caller's own number) or with one other
 // than the Plivo number called, nor any number but that and the one to dial.
 func (c Call) answer(config *Config) Answer {
-	// Rejected unanswered, which Plivo does not bill, unless there is something to say.
-	reject := []any{new(xml.HangupElement).SetReason("rejected")}
-	if message := config.Call.UnknownCallerMessage; message != "" {
-		reject = []any{new(xml.SpeakElement).AddSpeak(message), new(xml.HangupElement)}
-	}
 	peer, role, ok := config.Peer(c.from, c.to)
 	switch {
 	case c.ended:
 		return Answer{nil, slog.LevelInfo, "call ended",
 			[]slog.Attr{slog.String("cause", redact(c.cause)), slog.String("seconds", redact(c.duration))}}
 	case c.from == c.to:
-		return Answer{reject, slog.LevelWarn, "call rejected: the Plivo number calls itself", nil}
+		return Answer{reject(config), slog.LevelWarn, "call rejected: the Plivo number calls itself", nil}
 	case !ok:
-		return Answer{reject, slog.LevelInfo, "call rejected: the caller is in no pairing", nil}
+		return Answer{reject(config), slog.LevelInfo, "call rejected: the caller is in no pairing", nil}
 	case peer == c.to:
-		return Answer{reject, slog.LevelWarn, "call rejected: the number to dial is the Plivo number called; correct that pairing", nil}
+		return Answer{reject(config), slog.LevelWarn, "call rejected: the number to dial is the Plivo number called; correct that pairing", nil}
 	}
 	dial := new(xml.DialElement).
 		SetCallerID(c.to.Digits()).
@@ -180,6 +175,15 @@ func (c Call) answer(config *Config) Answer {
 	}
 	return Answer{elements, slog.LevelInfo, "call connected",
 		[]slog.Attr{slog.String("caller", role.String()), slog.String("dialled", peer.String())}}
+}
+
+// reject ends the call unanswered, for which Plivo does not bill, unless there
+// is something to say first.
+func reject(config *Config) []any {
+	if message := config.Call.UnknownCallerMessage; message != "" {
+		return []any{new(xml.SpeakElement).AddSpeak(message), new(xml.HangupElement)}
+	}
+	return []any{new(xml.HangupElement).SetReason("rejected")}
 }
 
 // A Verifier tells whether Plivo signed a request, by its signature version 3:

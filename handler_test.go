@@ -309,9 +309,9 @@ func TestUnreadableConfig(t *testing.T) {
 // ---- Answers ----
 
 const (
-	connect = `<Response><Dial callerId="` + plivoNumber + `"><Number>%s</Number></Dial></Response>`
-	reject  = `<Response><Hangup reason="rejected"></Hangup></Response>`
-	nothing = `<Response></Response>`
+	connect  = `<Response><Dial callerId="` + plivoNumber + `"><Number>%s</Number></Dial></Response>`
+	rejected = `<Response><Hangup reason="rejected"></Hangup></Response>`
+	nothing  = `<Response></Response>`
 )
 
 // Each row is a way to describe a call, as a query; each is tried by GET, by
@@ -325,13 +325,13 @@ func TestAnswers(t *testing.T) {
 		"agent calls":            {"From=14156667778" + toPlivo, fmt.Sprintf(connect, "14156667777"), `from=*******7778 to=*******0100 caller=agent dialled=*******7777`},
 		"escaped plus":           {"From=%2B14156667777&To=%2B" + plivoNumber, fmt.Sprintf(connect, "14156667778"), "connected"},
 		"unescaped plus":         {"From=+14156667777&To=+" + plivoNumber, fmt.Sprintf(connect, "14156667778"), "connected"},
-		"stranger calls":         {"From=14156660000" + toPlivo, reject, `call="" from=*******0000 to=*******0100`},
-		"anonymous":              {"From=anonymous" + toPlivo, reject, "from=none"},
-		"withheld":               {"From=" + toPlivo, reject, "from=none"},
-		"SIP address":            {"From=sip%3Abob14156667777%40phone.plivo.com" + toPlivo, reject, "from=none"},
-		"dials the Plivo number": {"From=14156667777&To=14156667778", reject, `level=WARN msg="call rejected: the number to dial is the Plivo number called`},
-		"calls itself":           {"From=14156667777&To=14156667777", reject, `level=WARN msg="call rejected: the Plivo number calls itself"`},
-		"stranger calls itself":  {"From=14156660000&To=14156660000", reject, "level=WARN"},
+		"stranger calls":         {"From=14156660000" + toPlivo, rejected, `call="" from=*******0000 to=*******0100`},
+		"anonymous":              {"From=anonymous" + toPlivo, rejected, "from=none"},
+		"withheld":               {"From=" + toPlivo, rejected, "from=none"},
+		"SIP address":            {"From=sip%3Abob14156667777%40phone.plivo.com" + toPlivo, rejected, "from=none"},
+		"dials the Plivo number": {"From=14156667777&To=14156667778", rejected, `level=WARN msg="call rejected: the number to dial is the Plivo number called`},
+		"calls itself":           {"From=14156667777&To=14156667777", rejected, `level=WARN msg="call rejected: the Plivo number calls itself"`},
+		"stranger calls itself":  {"From=14156660000&To=14156660000", rejected, "level=WARN"},
 		"hangup event":           {"Event=Hangup&From=14156667777" + toPlivo + "&Duration=42&HangupCause=NORMAL_CLEARING&CallUUID=abc", nothing, `call=abc from=*******7777 to=*******0100 cause=NORMAL_CLEARING seconds=42`},
 		"hangup cause only":      {"From=14156667777" + toPlivo + "&HangupCause=USER_BUSY", nothing, "cause=USER_BUSY"},
 		"hangup by newer names":  {"Event=Hangup&From=14156667777" + toPlivo + "&HangupCauseName=Rejected&HangupSource=Callee", nothing, "cause=Rejected"},
@@ -396,7 +396,7 @@ func TestPlivoNumbersOwnPairings(t *testing.T) {
 		s := newServer(t)
 		s.handler.config = func() *Config { return config }
 		w := s.send(postForm("/handleincoming/", "From="+test.from+"&To="+test.to))
-		want := reject
+		want := rejected
 		if test.dialled != "" {
 			want = `<Response><Dial callerId="` + test.to + `"><Number>` + test.dialled + `</Number></Dial></Response>`
 		}
@@ -406,9 +406,9 @@ func TestPlivoNumbersOwnPairings(t *testing.T) {
 
 func TestCallOptions(t *testing.T) {
 	for name, test := range map[string]struct{ call, known, unknown string }{
-		"none":     {`{}`, fmt.Sprintf(connect, "14156667778"), reject},
+		"none":     {`{}`, fmt.Sprintf(connect, "14156667778"), rejected},
 		"messages": {`{"unknownCallerMessage": "Who?", "connectingMessage": "One moment."}`, `<Response><Speak>One moment.</Speak><Dial callerId="` + plivoNumber + `"><Number>14156667778</Number></Dial></Response>`, `<Response><Speak>Who?</Speak><Hangup></Hangup></Response>`},
-		"limits":   {`{"ringTimeout": 30, "timeLimit": 86400}`, `<Response><Dial timeLimit="86400" timeout="30" callerId="` + plivoNumber + `"><Number>14156667778</Number></Dial></Response>`, reject},
+		"limits":   {`{"ringTimeout": 30, "timeLimit": 86400}`, `<Response><Dial timeLimit="86400" timeout="30" callerId="` + plivoNumber + `"><Number>14156667778</Number></Dial></Response>`, rejected},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := parse(t, `{"call": `+test.call+`, "customerAgentMap": {"14156667777": "14156667778"}}`)
@@ -1003,7 +1003,7 @@ func TestEditsTakeEffectWhileCallsComeIn(t *testing.T) {
 
 	write(t, path, `{"app": {"port": 1}, "customerAgentMap": {"14156667779": "14156667780"}}`) // one pairing removed
 	p.waitForAgent(t, "")
-	sameXML(t, p.get(t, "/handleincoming/?From=14156660007&To="+plivoNumber), reject)
+	sameXML(t, p.get(t, "/handleincoming/?From=14156660007&To="+plivoNumber), rejected)
 	sameXML(t, p.get(t, "/handleincoming/?From=14156667779&To="+plivoNumber), fmt.Sprintf(connect, "14156667780"))
 	p.log.waitFor(t, "app.port has changed")
 
@@ -1021,7 +1021,7 @@ func TestEditsTakeEffectWhileCallsComeIn(t *testing.T) {
 // rejected if agent is "".
 func (p *process) waitForAgent(t testing.TB, agent string) {
 	t.Helper()
-	want := reject
+	want := rejected
 	if agent != "" {
 		want = fmt.Sprintf(connect, agent)
 	}
@@ -1438,6 +1438,133 @@ func checkAnswer(t testing.TB, w *httptest.ResponseRecorder, called, peer Number
 	if shown := longDigits.FindAllString(body, -1); dials > 1 || len(shown) != 2*dials {
 		t.Errorf("numbers that have no place in an answer: %s", body)
 	}
+}
+
+// ---- Benchmarks ----
+
+// The request is as Plivo sends it, by GET so that wrk can send the same.
+const (
+	benchQuery  = "CallStatus=ringing&CallUUID=97ceeb52-58b6-11e1-86da-77300b68f8bb&Direction=inbound&Event=StartApp&From=14156667777&To=" + plivoNumber
+	benchAnswer = `<Response><Dial callerId="` + plivoNumber + `"><Number>14156667778</Number></Dial></Response>`
+)
+
+// Through the full handler, the log line included, without a connection.
+func BenchmarkAnswer(b *testing.B) {
+	for _, name := range []string{"unsigned", "signed"} {
+		b.Run(name, func(b *testing.B) {
+			h := benchHandler(b, name)
+			r := signed(httptest.NewRequest("GET", "/handleincoming/?"+benchQuery, nil), "http://example.com")
+			b.ReportAllocs()
+			for b.Loop() {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, r.Clone(b.Context()))
+				if w.Code != 200 || w.Body.Len() != len(benchAnswer) {
+					b.Fatal(w.Code, w.Body)
+				}
+			}
+		})
+	}
+}
+
+// Over keep-alive connections on loopback, beside a bare handler that writes
+// the same bytes.
+func BenchmarkLoopback(b *testing.B) {
+	for _, name := range []string{"bare", "unsigned", "signed"} {
+		b.Run(name, func(b *testing.B) {
+			h := benchHandler(b, name)
+			server := httptest.NewServer(h)
+			defer server.Close()
+			r := signed(httptest.NewRequest("GET", server.URL+"/handleincoming/?"+benchQuery, nil), server.URL)
+			var request bytes.Buffer
+			if err := r.Write(&request); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			b.SetParallelism(16)
+			b.RunParallel(func(pb *testing.PB) {
+				conn, err := net.Dial("tcp", server.Listener.Addr().String())
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				defer conn.Close()
+				answer := make([]byte, 4096)
+				for pb.Next() {
+					if _, err := conn.Write(request.Bytes()); err != nil {
+						b.Error(err)
+						return
+					}
+					if n, err := conn.Read(answer); err != nil || !bytes.HasSuffix(answer[:n], []byte(benchAnswer)) {
+						b.Errorf("%v: %s", err, answer[:n])
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
+func benchHandler(b *testing.B, name string) http.Handler {
+	if name == "bare" {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/xml")
+			_, _ = io.WriteString(w, benchAnswer)
+		})
+	}
+	log, err := os.Create(filepath.Join(b.TempDir(), "log"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { log.Close() })
+	config := parse(b, sampleConfig)
+	h := &Handler{config: func() *Config { return config }, log: slog.New(slog.NewTextHandler(log, nil))}
+	if name == "signed" {
+		if h.verifier, err = NewVerifier(token, ""); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return h
+}
+
+// A million pairings: a file of about 33 MB.
+func BenchmarkMillion(b *testing.B) {
+	data := millionPairings()
+	config, err := ParseConfig("config.json", data)
+	if err != nil || config.Pairings() != 1_000_000 {
+		b.Fatal(config, err)
+	}
+	b.Run("load", func(b *testing.B) {
+		b.SetBytes(int64(len(data)))
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := ParseConfig("config.json", data); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("lookup", func(b *testing.B) {
+		callers := make([]Number, 0, 1000)
+		for way := range config.parties {
+			if callers = append(callers, way.caller); len(callers) == cap(callers) {
+				break
+			}
+		}
+		called := number(b, plivoNumber)
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if _, _, ok := config.Peer(callers[i%len(callers)], called); !ok {
+				b.Fatal("not found")
+			}
+		}
+	})
+}
+
+func millionPairings() []byte {
+	data := []byte("{\n\"customerAgentMap\": {\n")
+	for i := range 1_000_000 {
+		data = fmt.Appendf(data, "\"1415%07d\": \"1628%07d\",\n", i, i)
+	}
+	return append(data[:len(data)-2], "\n}}\n"...)
 }
 
 // ---- The README ----
