@@ -172,12 +172,12 @@ func follow(ctx context.Context, file *ConfigFile, current *atomic.Pointer[Confi
 	}
 }
 
-// settle gives back the memory that loading took and lets 32 MB gather before
+// settle gives back the memory that loading took and lets 64 MB gather before
 // the next collection. Go's default, as much as is in use, means every few
 // requests with a small config and twice the memory with a large one.
 func settle() {
 	debug.FreeOSMemory()
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	debug.SetGCPercent(int(32 << 20 * 100 / max(memory.HeapAlloc, 4<<20))) // Go scales its least heap, 4 MB, too
+	debug.SetGCPercent(int(64 << 20 * 100 / max(memory.HeapAlloc, 4<<20))) // Go scales its least heap, 4 MB, too
 }
