@@ -1095,6 +1095,10 @@ func TestHangupSignalLoadsAtOnce(t *testing.T) {
 	}
 	p.log.waitFor(t, "config.json:1:1: unexpected end of JSON input")
 	p.waitForAgent(t, "14156660002")
+	if err := command.Process.Signal(syscall.SIGHUP); err != nil { // says it again to who asks again
+		t.Fatal(err)
+	}
+	p.log.waitForCount(t, "config.json:1:1: unexpected end of JSON input", 2)
 }
 
 // ---- Nothing private gets out ----

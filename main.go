@@ -31,6 +31,7 @@ func main() { os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdou
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // so that a second Ctrl-C does not wait for running requests
 
 	flags := flag.NewFlagSet("number-masking", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -54,14 +55,14 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 
 	file := &ConfigFile{path: *path}
-	file.Edited()
-	config, err := file.Load()
-	switch {
-	case err != nil:
-	case *check:
-		fmt.Fprintf(stdout, "%s: ok, %d pairings\n", *path, config.Pairings())
-	default:
-		err = serve(ctx, file, config, getenv, slog.New(slog.NewTextHandler(stderr, nil)))
+	var err error
+	if *check {
+		var config *Config
+		if config, err = file.Load(); err == nil {
+			fmt.Fprintf(stdout, "%s: ok, %d pairings\n", *path, config.Pairings())
+		}
+	} else {
+		err = serve(ctx, file, getenv, slog.New(slog.NewTextHandler(stderr, nil)))
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -71,25 +72,29 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 }
 
 // serve answers calls until ctx ends, then lets running requests finish.
-func serve(ctx context.Context, file *ConfigFile, config *Config, getenv func(string) string, log *slog.Logger) error {
+func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, log *slog.Logger) error {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	port := config.Port
-	if text := getenv("PORT"); text != "" {
-		var err error
-		if port, err = strconv.Atoi(text); err != nil || port < 1 || port > 65535 {
-			return errors.New("PORT in the environment must be a whole number from 1 to 65535; correct or unset it")
-		}
+	file.Edited()
+	config, err := file.Load()
+	if err != nil {
+		return err
 	}
 	var current atomic.Pointer[Config]
 	current.Store(config)
 	settle()
+
+	port := config.Port
+	if text := getenv("PORT"); text != "" {
+		if port, err = strconv.Atoi(text); err != nil || port < 1 || port > 65535 {
+			return errors.New("PORT in the environment must be a whole number from 1 to 65535; correct or unset it")
+		}
+	}
 	handler := &Handler{config: current.Load, log: log}
 	host := "127.0.0.1"
 	if token := strings.TrimSpace(getenv("PLIVO_AUTH_TOKEN")); token != "" {
-		var err error
 		if handler.verifier, err = NewVerifier(token, getenv("PUBLIC_URL")); err != nil {
 			return err
 		}
