@@ -3,7 +3,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.0
 FUZZ        = go test -run '^$$' -fuzztime 30000x -fuzzminimizetime 100x
 
-.PHONY: help run build test check
+.PHONY: help run build test check bench
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -27,3 +27,6 @@ check: ## formatting, vet, linter, race detector, some seconds of each fuzz targ
 	$(FUZZ) -fuzz '^FuzzNumber$$' .
 	$(FUZZ) -fuzz '^FuzzConfig$$' .
 	$(FUZZ) -fuzz '^FuzzAnswer$$' .
+
+bench: ## measure an answer, loopback beside a bare handler, a million pairings
+	go test -run '^$$' -bench . .

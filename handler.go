@@ -86,12 +86,12 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 
 	w.Header().Set("Content-Type", "application/xml") // or text/xml, says https://www.plivo.com/docs/voice/xml/request
 	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String())
-	h.log.LogAttrs(r.Context(), answer.level, answer.outcome, append([]slog.Attr{
-		slog.Duration("took", time.Since(start)),
+	attrs := append([]slog.Attr{
 		slog.String("call", redact(call.uuid)),
 		slog.String("from", call.from.String()),
 		slog.String("to", call.to.String()),
-	}, answer.details...)...)
+	}, answer.details...)
+	h.log.LogAttrs(r.Context(), answer.level, answer.outcome, append(attrs, slog.Duration("took", time.Since(start)))...)
 }
 
 // refuse answers what is no call, with a reason for the person who sent it.

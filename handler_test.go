@@ -1571,6 +1571,29 @@ func millionPairings() []byte {
 
 // ---- The README ----
 
+// The README's examples of config.json are good, but for the one whose
+// problems it lists.
+func TestReadmeConfigs(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
+	if len(examples) < 2 {
+		t.Errorf("%d examples", len(examples))
+	}
+	for _, example := range examples {
+		parse(t, example[1])
+	}
+	bad := regexp.MustCompile("(?s)\\$ cat bad.json\n(.*?)\\$ [^\n]*\n(.*?)\n```").FindSubmatch(readme)
+	if bad == nil {
+		t.Fatal("no bad example")
+	}
+	if _, err := ParseConfig("bad.json", bad[1]); err == nil || err.Error() != string(bad[2]) {
+		t.Errorf("message:\n%v\nREADME:\n%s", err, bad[2])
+	}
+}
+
 // Every curl line of the README, run as written but for the port, answers what
 // the README shows below it.
 func TestReadmeCurlLines(t *testing.T) {
