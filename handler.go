@@ -66,7 +66,7 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			h.refuse(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the form is larger than %d KiB", maxBody>>10))
 		} else {
-			h.refuse(w, http.StatusBadRequest, errors.New("the query or form cannot be parsed; escape special characters as %XX"))
+			h.refuse(w, http.StatusBadRequest, errors.New("the query or form cannot be parsed or breaks off; escape special characters as %XX"))
 		}
 		return
 	}

@@ -306,6 +306,38 @@ func TestUnreadableConfig(t *testing.T) {
 	}
 }
 
+// A look tells of an edit at the next look; a load tells nothing twice.
+func TestConfigFileTellsOfEachEditOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.json")
+	file := &ConfigFile{path: path}
+	load := func(edited bool, want string) {
+		t.Helper()
+		if got := file.Edited(); got != edited {
+			t.Fatalf("Edited() = %t", got)
+		}
+		if _, err := file.Load(); !strings.Contains(fmt.Sprint(err), want) {
+			t.Fatalf("Load(): %v; want %s", err, want)
+		}
+	}
+	load(false, "no such file")
+	load(true, ErrKnown.Error())
+	write(t, path, "{")
+	load(true, "unexpected end")
+	load(true, ErrKnown.Error())
+	load(false, ErrKnown.Error())
+	past := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(path, past, past); err != nil {
+		t.Fatal(err)
+	}
+	load(false, ErrKnown.Error())
+	load(true, ErrKnown.Error())
+	write(t, path, sampleConfig)
+	load(false, "<nil>")
+	load(true, ErrKnown.Error())
+	file.Forget()
+	load(false, "<nil>")
+}
+
 // ---- Answers ----
 
 const (
