@@ -189,8 +189,8 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 type parser struct {
 	dec      *json.Decoder
 	data     []byte
-	offset   int64 // into data, up to which lines are counted
-	line     int   // of the key or value read last
+	counted  int // bytes of data of which the lines are counted
+	line     int // of the key or value read last
 	sides    []side
 	problems []problem
 }
@@ -221,36 +221,41 @@ func (p *parser) err(name string) error {
 	return errors.New(strings.Join(lines, "\n"))
 }
 
-// count brings line up to what dec has read.
-func (p *parser) count() {
-	end := p.dec.InputOffset()
-	p.line += bytes.Count(p.data[p.offset:end], []byte("\n"))
-	p.offset = end
+// count brings line up to a place in data, which is not before the last one.
+func (p *parser) count(to int) {
+	p.line += bytes.Count(p.data[p.counted:to], []byte("\n"))
+	p.counted = to
 }
 
-// value reads the next value, or, within an object, the next key or value.
+// peek goes to where the next value begins and returns its first byte.
+func (p *parser) peek() byte {
+	rest := bytes.TrimLeft(p.data[p.dec.InputOffset():], ": \t\r\n")
+	p.count(len(p.data) - len(rest))
+	return rest[0]
+}
+
 func (p *parser) value() (v any) {
+	p.peek()
 	_ = p.dec.Decode(&v) // cannot fail: the data is valid
-	p.count()
 	return v
 }
 
 // members reads an object and calls member, which must read the value, for
 // each key.
 func (p *parser) members(what string, member func(key string)) {
-	if !bytes.HasPrefix(bytes.TrimLeft(p.data[p.dec.InputOffset():], ": \t\r\n"), []byte("{")) {
-		p.value()
+	if p.peek() != '{' {
 		p.problem("%s must be an object: write it as { … }", what)
+		p.value()
 		return
 	}
 	_, _ = p.dec.Token() // the opening brace
 	for p.dec.More() {
 		key, _ := p.dec.Token()
-		p.count()
+		p.count(int(p.dec.InputOffset()))
 		member(key.(string))
 	}
 	_, _ = p.dec.Token()
-	p.count()
+	p.count(int(p.dec.InputOffset()))
 }
 
 // fields reads an object whose keys are known beforehand, each with the

@@ -231,6 +231,8 @@ func TestBadConfigs(t *testing.T) {
 
 		"agent is a number":    {"{\"customerAgentMap\": {\n\"14156667777\": 14156667778}}", []string{"2: the agent must be a phone number in quotes"}},
 		"agent is a list":      {"{\"customerAgentMap\": {\n\"14156667777\": [\"14156667778\"]}}", []string{"2: the agent must be a phone number in quotes"}},
+		"agent is an object":   {"{\"customerAgentMap\": {\n\"14156667777\": {\n\"a\": 1\n},\n\"1\": \"14156667778\"}}", []string{"2: the agent must be a phone number in quotes", "5: the customer is no phone number: it has 1 digits; write 7 to 15, country code included"}},
+		"long unknown value":   {"{\"a\": [\n1,\n2],\n\"customerAgentMap\": [\n1\n]}", []string{`1: unknown key "a" in the file: remove it, or write one of ["app" "call" "customerAgentMap" "plivoNumbers"]`, `4: "customerAgentMap" must be an object: write it as { … }`}},
 		"malformed agent":      {"{\"customerAgentMap\": {\n\"14156667777\": \"0415 6667778\"}}", []string{"2: the agent is no phone number: it begins with 0; begin with the country code, without 0 or 00"}},
 		"malformed customer":   {"{\"customerAgentMap\": {\n\"1415666777O\": \"14156667778\"}}", []string{"2: the customer is no phone number: it has a character other than digits, a + in front, spaces and - . ( ); remove that"}},
 		"paired with itself":   {"{\"customerAgentMap\": {\n\"14156667777\": \"+14156667777\"}}", []string{"2: the customer is paired with itself: write the agent's number after the customer's"}},
