@@ -20,18 +20,12 @@ import (
 // A Config is what config.json says. Loading checks it, so it can't be
 // ambiguous; it never changes afterwards: an edited file makes a new Config.
 type Config struct {
-	Port  int // TCP port to listen on, 1 to 65535
-	Call  CallConfig
-	sides []side // each pairing twice, sorted: the two-way lookup
-}
-
-// A CallConfig is what callers hear and how long calls last. Zero values leave
-// it to Plivo, or to silence.
-type CallConfig struct {
-	UnknownCallerMessage string
-	ConnectingMessage    string
-	RingTimeout          int // seconds, 1 to 86400
-	TimeLimit            int // seconds, 1 to 86400
+	Port                 int    // TCP port to listen on, 1 to 65535
+	UnknownCallerMessage string // "": none is spoken
+	ConnectingMessage    string // "": none is spoken
+	RingTimeout          int    // seconds, 1 to 86400; 0: Plivo's
+	TimeLimit            int    // seconds, 1 to 86400; 0: Plivo's
+	sides                []side // each pairing twice, sorted: the two-way lookup
 }
 
 // A side is a pairing as it serves one of its parties, when that one calls.
@@ -135,13 +129,9 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 	if !json.Valid(data) {
 		return nil, syntaxError(name, data)
 	}
-	p := &parser{
-		dec:   json.NewDecoder(bytes.NewReader(data)),
-		data:  data,
-		line:  1,
-		sides: make([]side, 0, 2*bytes.Count(data, []byte(":"))), // room for all, as a million would outgrow it often
-	}
+	p := &parser{dec: json.NewDecoder(bytes.NewReader(data)), data: data, line: 1}
 	p.dec.UseNumber()
+	p.sides = make([]side, 0, 2*bytes.Count(data, []byte(":"))) // room for all, as a million would outgrow it often
 
 	c := &Config{Port: 5000}
 	plivoLines := map[Number]int{}
@@ -153,10 +143,10 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 		},
 		"call": func() {
 			p.fields(`"call"`, map[string]func(){
-				"unknownCallerMessage": func() { c.Call.UnknownCallerMessage = p.message(`"unknownCallerMessage"`) },
-				"connectingMessage":    func() { c.Call.ConnectingMessage = p.message(`"connectingMessage"`) },
-				"ringTimeout":          func() { c.Call.RingTimeout = p.integer(`"ringTimeout"`, 1, 86400) },
-				"timeLimit":            func() { c.Call.TimeLimit = p.integer(`"timeLimit"`, 1, 86400) },
+				"unknownCallerMessage": func() { c.UnknownCallerMessage = p.message(`"unknownCallerMessage"`) },
+				"connectingMessage":    func() { c.ConnectingMessage = p.message(`"connectingMessage"`) },
+				"ringTimeout":          func() { c.RingTimeout = p.integer(`"ringTimeout"`, 1, 86400) },
+				"timeLimit":            func() { c.TimeLimit = p.integer(`"timeLimit"`, 1, 86400) },
 			})
 		},
 		"customerAgentMap": func() { p.pairings(`"customerAgentMap"`, Number{}) },
@@ -207,6 +197,9 @@ func (p *parser) problem(format string, args ...any) {
 // err returns the problems as one error, nil if there are none.
 func (p *parser) err(name string) error {
 	const most = 20
+	if len(p.problems) == 0 {
+		return nil
+	}
 	var lines []string
 	slices.SortStableFunc(p.problems, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
 	for _, found := range p.problems[:min(most, len(p.problems))] {
@@ -214,9 +207,6 @@ func (p *parser) err(name string) error {
 	}
 	if more := len(p.problems) - most; more > 0 {
 		lines = append(lines, fmt.Sprintf("%s: %d more problems like these", name, more))
-	}
-	if lines == nil {
-		return nil
 	}
 	return errors.New(strings.Join(lines, "\n"))
 }

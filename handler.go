@@ -44,10 +44,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
-	for _, method := range methods {
-		if r.Method == method {
-			return true
-		}
+	if slices.Contains(methods, r.Method) {
+		return true
 	}
 	w.Header().Set("Allow", strings.Join(methods, ", "))
 	http.Error(w, "Use "+strings.Join(methods, " or ")+" here.", http.StatusMethodNotAllowed)
@@ -163,14 +161,14 @@ func (c Call) answer(config *Config) Answer {
 	dial := new(xml.DialElement).
 		SetCallerID(c.to.Digits()).
 		SetContents([]any{new(xml.NumberElement).SetContents(peer.Digits())})
-	if config.Call.RingTimeout > 0 {
-		dial = dial.SetTimeout(config.Call.RingTimeout)
+	if config.RingTimeout > 0 {
+		dial = dial.SetTimeout(config.RingTimeout)
 	}
-	if config.Call.TimeLimit > 0 {
-		dial = dial.SetTimeLimit(config.Call.TimeLimit)
+	if config.TimeLimit > 0 {
+		dial = dial.SetTimeLimit(config.TimeLimit)
 	}
 	elements := []any{dial}
-	if message := config.Call.ConnectingMessage; message != "" {
+	if message := config.ConnectingMessage; message != "" {
 		elements = []any{new(xml.SpeakElement).AddSpeak(message), dial}
 	}
 	return Answer{elements, slog.LevelInfo, "call connected",
@@ -180,7 +178,7 @@ func (c Call) answer(config *Config) Answer {
 // reject ends the call unanswered, for which Plivo does not bill, unless there
 // is something to say first.
 func reject(config *Config) []any {
-	if message := config.Call.UnknownCallerMessage; message != "" {
+	if message := config.UnknownCallerMessage; message != "" {
 		return []any{new(xml.SpeakElement).AddSpeak(message), new(xml.HangupElement)}
 	}
 	return []any{new(xml.HangupElement).SetReason("rejected")}
