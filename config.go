@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -428,6 +429,12 @@ func redact(text string) string {
 	if len(text) == 36 && strings.Count(text, "-") == 4 && strings.Trim(text, "-0123456789abcdefABCDEF") == "" {
 		return text // a UUID: its digits stand for a call
 	}
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' ' // which does not hide the rest of a number
+		}
+		return r
+	}, text)
 	text = digitGroup.ReplaceAllStringFunc(text, mask)
 	if len(text) > longest {
 		text = text[:longest] + "…"

@@ -121,6 +121,9 @@ func TestRedactMasksWhatCouldBeANumber(t *testing.T) {
 		"123456":                               "123456",
 		"14156667777":                          "*******7777",
 		"x14156667777y":                        "x*******7777y",
+		"1415\x006667777":                      "********7777",
+		"1415\u200b666\n7777":                  "*********7777",
+		"X\x0066777":                           "X 66777",
 		"call +1 (415) 666-7777 now":           "call +************7777 now",
 		"97ceeb52-58b6-11e1-86da-773000068111": "97ceeb52-58b6-11e1-86da-773000068111",
 		"http://127.0.0.1:5000/handleincoming": "http://127.0.0.1:5000/handleincoming",
@@ -1415,6 +1418,8 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(false, "", "From=14156667778&To=%2B14155550100&CallUUID=1", "%zz")
 	f.Add(false, "a=b", "From=14156667777&To=14156667778", "")
 	f.Add(true, "Event=Hangup&HangupCause=X&Duration=14156667777", "", "a/b")
+	f.Add(true, "HangupCause=X%0066777", "", "a%1fb")
+	f.Add(true, "HangupCause=X\x0066777", "", "a\x1fb")
 	f.Fuzz(func(t *testing.T, get bool, query, form, host string) {
 		r := postForm("/handleincoming/", form)
 		if get {
