@@ -125,6 +125,7 @@ func TestRedactMasksWhatCouldBeANumber(t *testing.T) {
 		"1415\u200b666\n7777":                  "*********7777",
 		"X\x0066777":                           "X 66777",
 		"call +1 (415) 666-7777 now":           "call +************7777 now",
+		"14156667777-a-a-a-aaaaaaaaaaaaaaaaaa": "*******7777-a-a-a-aaaaaaaaaaaaaaaaaa", // as long as a UUID, and no UUID
 		"97ceeb52-58b6-11e1-86da-773000068111": "97ceeb52-58b6-11e1-86da-773000068111",
 		"http://127.0.0.1:5000/handleincoming": "http://127.0.0.1:5000/handleincoming",
 		strings.Repeat("a", 200):               strings.Repeat("a", 100) + "…",
