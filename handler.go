@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,149 +18,171 @@ import (
 	"github.com/plivo/plivo-go/v7/xml"
 )
 
-// A Handler answers Plivo's requests to the answer URL, /handleincoming/, and
-// a load balancer's to /healthz.
+// A Handler answers Plivo's requests to the answer URL, /handleincoming/, and a load balancer's to /healthz.
 type Handler struct {
-	config   func() *Config // returns the one in force; a request asks once
-	verifier *Verifier      // nil: requests need no signature
-	log      *slog.Logger
+	config    func() *Config // returns the one in force; a request asks once
+	sign      Signer         // nil if requests need no signature
+	publicURL *url.URL       // nil if PUBLIC_URL is not set
+	log       *slog.Logger
 }
 
-// ServeHTTP matches paths itself because http.ServeMux redirects unclean ones,
-// and a redirected POST loses its form.
+// ServeHTTP matches paths itself because http.ServeMux redirects unclean ones, and a redirected POST loses
+// its form.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store") // an answer holds a private number
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	switch r.URL.Path {
 	case "/handleincoming/", "/handleincoming":
-		if allow(w, r, http.MethodGet, http.MethodPost) {
+		if h.allow(w, r, http.MethodGet, http.MethodPost) {
 			h.incoming(w, r)
 		}
 	case "/healthz":
-		if allow(w, r, http.MethodGet, http.MethodHead) {
+		if h.allow(w, r, http.MethodGet, http.MethodHead) {
 			_, _ = io.WriteString(w, "ok\n")
 		}
 	default:
-		http.Error(w, "Nothing is here. The answer URL for Plivo is /handleincoming/, the health check /healthz.", http.StatusNotFound)
+		h.refuse(w, r, http.StatusNotFound,
+			errors.New("nothing is here: the answer URL is /handleincoming/, the health check /healthz"))
 	}
 }
 
-func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+func (h *Handler) allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
 	if slices.Contains(methods, r.Method) {
 		return true
 	}
 	w.Header().Set("Allow", strings.Join(methods, ", "))
-	http.Error(w, "Use "+strings.Join(methods, " or ")+" here.", http.StatusMethodNotAllowed)
+	h.refuse(w, r, http.StatusMethodNotAllowed, fmt.Errorf("use %s here", strings.Join(methods, " or ")))
 	return false
 }
 
-// maxBody is how many bytes of a form are read; Plivo sends about one KiB.
-const maxBody = 64 << 10
-
-// incoming answers a request to the answer URL: make sure that Plivo sent it,
-// read the call that it describes, decide what happens with that, say so in XML.
+// incoming answers a request to the answer URL: it reads the form, makes sure that Plivo sent it, decides
+// what happens with the call, and says so in XML.
 func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	if err := r.ParseForm(); err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			h.refuse(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the form is larger than %d KiB", maxBody>>10))
-		} else {
-			h.refuse(w, http.StatusBadRequest, errors.New("the query or form cannot be parsed or breaks off; escape special characters as %XX"))
-		}
+	if status, err := readForm(r); err != nil {
+		h.refuse(w, r, status, err)
 		return
 	}
-	if h.verifier != nil {
-		if called, err := h.verifier.Verify(r); err != nil {
-			h.log.Warn("request refused: not signed by Plivo", "reason", err, "url", redact(called))
-			http.Error(w, "Only Plivo may ask here, and this request has no valid signature. The server's log says why.", http.StatusForbidden)
+	if h.sign != nil {
+		if called, err := h.checkSignature(r); err != nil {
+			h.refuse(w, r, http.StatusForbidden, err, "url", shown(urlShape, called))
 			return
 		}
 	}
-	call, err := parseCall(r.Form)
+	answer, err := Decide(r.Form, h.config())
 	if err != nil {
-		h.refuse(w, http.StatusBadRequest, err)
+		h.refuse(w, r, http.StatusBadRequest, err)
 		return
 	}
-	answer := call.answer(h.config())
-
-	w.Header().Set("Content-Type", "application/xml") // or text/xml, says https://www.plivo.com/docs/voice/xml/request
-	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String())
-	attrs := append([]slog.Attr{
-		slog.String("call", redact(call.uuid)),
-		slog.String("from", call.from.String()),
-		slog.String("to", call.to.String()),
-	}, answer.details...)
-	h.log.LogAttrs(r.Context(), answer.level, answer.outcome, append(attrs, slog.Duration("took", time.Since(start)))...)
+	w.Header().Set("Content-Type", "application/xml")
+	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String()+"\n")
+	h.log.LogAttrs(r.Context(), answer.level, answer.outcome, append(answer.details,
+		slog.Duration("took", time.Since(start)))...)
 }
 
-// refuse answers what is no call, with a reason for the person who sent it.
-func (h *Handler) refuse(w http.ResponseWriter, status int, reason error) {
-	h.log.Warn("request refused", "status", status, "reason", reason)
-	http.Error(w, "This is the answer URL of a Plivo application, but "+reason.Error()+".\n"+
-		"A call looks like /handleincoming/?From=CALLER&To=PLIVO_NUMBER, each a phone number with country code.", status)
-}
+const (
+	maxBody       = 64 << 10 // bytes of a form; Plivo sends about 1 KiB
+	maxParameters = 100      // Plivo sends some 30; to sign them takes plivo-go time by the square of them
+)
 
-// A Call is what a request says of a call.
-// Source of the names: https://www.plivo.com/docs/voice/xml/request
-type Call struct {
-	uuid     string
-	from     Number // Number{} if withheld or not a phone number
-	to       Number // the Plivo number that was called
-	ended    bool   // Plivo's hangup_url defaults to the answer URL
-	cause    string // hangup cause, once ended
-	duration string // in seconds, once ended
-}
-
-func parseCall(form url.Values) (Call, error) {
-	c := Call{
-		uuid:     form.Get("CallUUID"),
-		cause:    cmp.Or(form.Get("HangupCause"), form.Get("HangupCauseName")),
-		duration: form.Get("Duration"),
+// readForm reads query and form into r.Form, or returns the status to refuse with and why.
+func readForm(r *http.Request) (status int, err error) {
+	err = r.ParseForm()
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return http.StatusRequestEntityTooLarge, fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
 	}
-	c.ended = form.Get("Event") == "Hangup" || c.cause != ""
-	for _, name := range []string{"From", "To"} {
-		switch {
-		case c.ended:
-		case len(form[name]) == 0:
-			return Call{}, fmt.Errorf("the parameter %s is missing", name)
-		case len(form[name]) > 1:
-			return Call{}, fmt.Errorf("the parameter %s is given more than once", name)
-		}
+	if err != nil {
+		return http.StatusBadRequest, errors.New("the query or form is cut off or malformed, such as a % without two hex digits")
 	}
-	var err error
-	if c.to, err = ParseNumber(form.Get("To")); err != nil && !c.ended {
-		return Call{}, fmt.Errorf("the parameter To is not a phone number: %w", err)
+	if len(r.Form) > maxParameters {
+		return http.StatusBadRequest, fmt.Errorf("there are more than %d parameters", maxParameters)
 	}
-	c.from, _ = ParseNumber(form.Get("From")) // anonymous and SIP callers are calls too
-	return c, nil
+	return 0, nil
 }
 
-// An Answer is what Plivo is told to do, and what the log says of it.
+// refuse tells whoever sent a request why it gets no XML, and logs that. The reason has nothing in it that
+// came from outside.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, reason error, attrs ...any) {
+	_ = r.ParseForm() // for the call's UUID, if not done yet
+	h.log.Warn("request refused", append([]any{
+		"status", status,
+		"method", shown(methodShape, r.Method),
+		"path", shown(pathShape, r.URL.Path),
+		"call", shown(uuidShape, r.Form.Get("CallUUID")),
+		"reason", reason}, attrs...)...)
+	text := reason.Error()
+	switch status {
+	case http.StatusForbidden:
+		text = "Only Plivo may ask here, and this request has no valid signature. The server's log says why."
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
+		text = "This is the answer URL of a Plivo application, but " + text + ".\nA call looks like " +
+			"/handleincoming/?From=CALLER&To=PLIVO_NUMBER, each a phone number with country code."
+	}
+	http.Error(w, text, status)
+}
+
+// An Answer is what Plivo is told to do with a call, and what the log says of it.
 type Answer struct {
-	elements []any // of plivo-go/xml
+	elements []any // of plivo-go/xml, inside Response
 	level    slog.Level
 	outcome  string
 	details  []slog.Attr
 }
 
-// answer decides what happens with a call. No answer has a Dial without a
-// callerId (Plivo would then show the caller's own number) or with one other
-// than the Plivo number called, nor any number but that and the one to dial.
-func (c Call) answer(config *Config) Answer {
-	peer, role, ok := config.Peer(c.from, c.to)
-	switch {
-	case c.ended:
-		return Answer{nil, slog.LevelInfo, "call ended",
-			[]slog.Attr{slog.String("cause", redact(c.cause)), slog.String("seconds", redact(c.duration))}}
-	case c.from == c.to:
-		return Answer{reject(config), slog.LevelWarn, "call rejected: the Plivo number calls itself", nil}
-	case !ok:
-		return Answer{reject(config), slog.LevelInfo, "call rejected: the caller is in no pairing", nil}
-	case peer == c.to:
-		return Answer{reject(config), slog.LevelWarn, "call rejected: the number to dial is the Plivo number called; correct that pairing", nil}
+// Decide returns the answer to the parameters of a request, which
+// https://www.plivo.com/docs/voice/xml/request describes, or an error if they describe no call.
+//
+// No answer has a Dial without callerId and callerName, since Plivo would show the caller's own number and
+// name, or with another number there than the Plivo number called. Nor does it hold any number but that and
+// the one to dial.
+func Decide(form url.Values, config *Config) (Answer, error) {
+	from, badFrom := ParseNumber(form.Get("From"))
+	to, badTo := ParseNumber(form.Get("To"))
+	cause := cmp.Or(form.Get("HangupCause"), form.Get("HangupCauseName"))
+	pairings, listed := config.Serving(to)
+	pairing, paired := pairings[from]
+
+	call := []slog.Attr{
+		slog.String("call", shown(uuidShape, form.Get("CallUUID"))),
+		slog.String("from", from.String()),
+		slog.String("to", to.String()),
 	}
+	reject := func(level slog.Level, why string) (Answer, error) {
+		return Answer{hangup(config), level, "call rejected: " + why, call}, nil
+	}
+	switch {
+	case form.Get("Event") == "Hangup" || cause != "": // Plivo's hangup_url defaults to the answer URL
+		return Answer{nil, slog.LevelInfo, "call ended", append(call,
+			slog.String("cause", shown(causeShape, cause)),
+			slog.String("seconds", shown(secondsShape, form.Get("Duration"))))}, nil
+	case !form.Has("From"):
+		return Answer{}, errors.New("the parameter From is missing")
+	case !form.Has("To"):
+		return Answer{}, errors.New("the parameter To is missing")
+	case len(form["From"]) > 1 || len(form["To"]) > 1:
+		return Answer{}, errors.New("the parameter From or To is given more than once")
+	case badTo != nil:
+		return Answer{}, errors.New("the parameter To is not a phone number")
+	case badFrom != nil:
+		return reject(slog.LevelInfo, "the caller's number is withheld or no phone number")
+	case from == to:
+		return reject(slog.LevelWarn, "the caller's number is the Plivo number called")
+	case !paired && listed:
+		return reject(slog.LevelInfo, "the caller is in no pairing that plivoNumbers has for this Plivo number")
+	case !paired:
+		return reject(slog.LevelInfo, "the caller is not in customerAgentMap; plivoNumbers does not list this Plivo number")
+	case pairing.Peer == to:
+		return reject(slog.LevelWarn, "the number to dial is the Plivo number called; correct that pairing")
+	}
+	return Answer{dial(config, pairing.Peer, to), slog.LevelInfo, "dialling", append(call,
+		slog.String("caller", pairing.Role.String()),
+		slog.String("dialled", pairing.Peer.String()))}, nil
+}
+
+func dial(config *Config, peer, called Number) []any {
 	dial := new(xml.DialElement).
-		SetCallerID(c.to.Digits()).
+		SetCallerID(called.Digits()).
+		SetCallerName(called.Digits()).
 		SetContents([]any{new(xml.NumberElement).SetContents(peer.Digits())})
 	if config.RingTimeout > 0 {
 		dial = dial.SetTimeout(config.RingTimeout)
@@ -167,108 +190,127 @@ func (c Call) answer(config *Config) Answer {
 	if config.TimeLimit > 0 {
 		dial = dial.SetTimeLimit(config.TimeLimit)
 	}
-	elements := []any{dial}
-	if message := config.ConnectingMessage; message != "" {
-		elements = []any{new(xml.SpeakElement).AddSpeak(message), dial}
+	if config.ConnectingMessage != "" {
+		return []any{new(xml.SpeakElement).AddSpeak(config.ConnectingMessage), dial}
 	}
-	return Answer{elements, slog.LevelInfo, "call connected",
-		[]slog.Attr{slog.String("caller", role.String()), slog.String("dialled", peer.String())}}
+	return []any{dial}
 }
 
-// reject ends the call unanswered, for which Plivo does not bill, unless there
-// is something to say first.
-func reject(config *Config) []any {
-	if message := config.UnknownCallerMessage; message != "" {
-		return []any{new(xml.SpeakElement).AddSpeak(message), new(xml.HangupElement)}
+// hangup ends the call unanswered, for which Plivo does not bill, unless there is something to say first.
+func hangup(config *Config) []any {
+	if config.UnknownCallerMessage != "" {
+		return []any{new(xml.SpeakElement).AddSpeak(config.UnknownCallerMessage), new(xml.HangupElement)}
 	}
 	return []any{new(xml.HangupElement).SetReason("rejected")}
 }
 
-// A Verifier tells whether Plivo signed a request, by its signature version 3:
-// https://www.plivo.com/docs/voice/concepts/signature-validation. Version 2
-// does not cover the parameters and is not accepted.
-type Verifier struct {
-	// sign keeps the auth token where no print of a Verifier can show it.
-	sign func(uri, method, nonce string, params map[string]string) string
-	// public is PUBLIC_URL, without a slash at its end; "" if it is not set.
-	public string
-}
+// A Signer computes signatures of version 3: https://www.plivo.com/docs/voice/concepts/signature-validation.
+// It is a function because no print of a struct shows what that holds: here, the auth token.
+type Signer func(uri, method, nonce string, params map[string]string) string
 
-// NewVerifier takes the account's auth token and the base of the URL that
-// Plivo calls, such as https://example.com or https://example.com/prefix; if
-// publicURL is "", each request tells its own.
-func NewVerifier(token, publicURL string) (*Verifier, error) {
-	u, err := url.Parse(publicURL)
-	if publicURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" ||
-		u.User != nil || strings.ContainsAny(publicURL, "?#") || strings.Contains(u.Path, "handleincoming")) {
-		return nil, errors.New("PUBLIC_URL must be the public http or https URL of this server without /handleincoming/, such as https://example.com; correct or unset it")
+func NewSigner(token string) Signer {
+	return func(uri, method, nonce string, params map[string]string) string {
+		return plivo.ComputeSignatureV3(token, uri, method, nonce, params)
 	}
-	return &Verifier{
-		sign: func(uri, method, nonce string, params map[string]string) string {
-			return plivo.ComputeSignatureV3(token, uri, method, nonce, params)
-		},
-		public: strings.TrimRight(publicURL, "/"),
-	}, nil
 }
 
-// Verify returns an error unless Plivo signed r, whose form is parsed, and the
-// URL, without its query, that it takes Plivo to have called.
-func (v *Verifier) Verify(r *http.Request) (called string, err error) {
-	base, err := v.base(r)
+// checkSignature returns an error unless Plivo signed r, whose form is read, and the URL, without its query,
+// that it takes Plivo to have called. Version 2 does not count, as it does not cover the parameters.
+func (h *Handler) checkSignature(r *http.Request) (called string, err error) {
+	given := slices.Concat(r.Header["X-Plivo-Signature-V3"], r.Header["X-Plivo-Signature-Ma-V3"])
+	nonce := r.Header.Get("X-Plivo-Signature-V3-Nonce")
+
+	called, err = h.calledURL(r)
 	if err != nil {
 		return "", err
 	}
-	called = base + r.URL.EscapedPath()
-	nonce := r.Header.Get("X-Plivo-Signature-V3-Nonce")
-	given := slices.Concat(r.Header.Values("X-Plivo-Signature-V3"), r.Header.Values("X-Plivo-Signature-Ma-V3"))
 	if len(given) == 0 || nonce == "" {
-		return called, errors.New("it lacks the header X-Plivo-Signature-V3 or X-Plivo-Signature-V3-Nonce (V2 does not cover the parameters)")
+		return called, errors.New("the header X-Plivo-Signature-V3 or X-Plivo-Signature-V3-Nonce is missing")
 	}
-	query, posted := r.URL.Query(), map[string]string{}
-	for _, parameters := range []url.Values{query, r.PostForm} {
-		for _, values := range parameters {
-			if len(values) > 1 {
-				return called, errors.New("it has a parameter twice, and the signature covers only the first")
-			}
+	posted := map[string]string{}
+	for name, values := range r.Form {
+		if len(values) > 1 {
+			return called, errors.New("a parameter is given twice, and the signature covers only the first")
+		}
+		if r.PostForm.Has(name) {
+			posted[name] = values[0]
 		}
 	}
-	for name, values := range r.PostForm {
-		posted[name] = values[0]
-	}
-	// plivo-go parses the URL again. Encoding the query anew leaves nothing in
-	// it that could then count as something else, such as a fragment.
-	want := v.sign(called+"?"+query.Encode(), r.Method, nonce, posted)
+	// plivo-go parses the URL again. Encoding the query anew leaves nothing in it that could then count as
+	// something else, such as a fragment.
+	want := h.sign(called+"?"+r.URL.Query().Encode(), r.Method, nonce, posted)
+
 	for signature := range strings.SplitSeq(strings.Join(given, ","), ",") {
 		if hmac.Equal([]byte(strings.TrimSpace(signature)), []byte(want)) {
 			return called, nil
 		}
 	}
-	return called, errors.New("its signature does not fit: unless it is forged, PLIVO_AUTH_TOKEN is another account's, or Plivo called another URL than the one tried here (then set PUBLIC_URL)")
+	return called, errors.New("the signature does not fit; compare this url with the answer URL in Plivo's console: " +
+		"if they differ, set PUBLIC_URL to what the console has before /handleincoming/; " +
+		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged")
 }
 
-// base returns scheme and host, and a path prefix if any, of the URL that
-// Plivo called. Anyone can send these headers, so they must not smuggle in a
-// path or query: only a bare host may stand where the host goes.
-func (v *Verifier) base(r *http.Request) (string, error) {
-	if v.public != "" {
-		return v.public, nil
+// calledURL returns the URL, without its query, that Plivo called: by PUBLIC_URL, else by what a proxy or the
+// connection says. Anyone can send these headers, so only a bare host may be there, not also a path or query.
+func (h *Handler) calledURL(r *http.Request) (string, error) {
+	base := h.publicURL
+	if base == nil {
+		first := func(header string) string { // of what a chain of proxies wrote
+			value, _, _ := strings.Cut(r.Header.Get(header), ",")
+			return strings.TrimSpace(value)
+		}
+		scheme, host := "http", cmp.Or(first("X-Forwarded-Host"), r.Host)
+		if strings.EqualFold(first("X-Forwarded-Proto"), "https") {
+			scheme = "https"
+		}
+		var err error
+		if base, err = url.Parse(scheme + "://" + host); err != nil || host == "" || base.Host != host {
+			return "", errors.New("the Host or X-Forwarded-Host header is malformed")
+		}
 	}
-	scheme, host := "http", r.Host
-	if strings.EqualFold(firstOf(r, "X-Forwarded-Proto"), "https") {
-		scheme = "https"
+	defaultPort := ":80" // which Plivo leaves out
+	if base.Scheme == "https" {
+		defaultPort = ":443"
 	}
-	if forwarded := firstOf(r, "X-Forwarded-Host"); forwarded != "" {
-		host = forwarded
-	}
-	base := scheme + "://" + host
-	if u, err := url.Parse(base); err != nil || host == "" || u.Host != host {
-		return "", errors.New("its Host or X-Forwarded-Host header is no host")
-	}
-	return base, nil
+	host := strings.TrimSuffix(base.Host, defaultPort)
+	return base.Scheme + "://" + host + strings.TrimRight(base.EscapedPath(), "/") + r.URL.EscapedPath(), nil
 }
 
-// firstOf returns what the proxy nearest to the client wrote into a header.
-func firstOf(r *http.Request, header string) string {
-	first, _, _ := strings.Cut(r.Header.Get(header), ",")
-	return strings.TrimSpace(first)
+// ParsePublicURL reads what comes before /handleincoming/ in the URL that Plivo calls, such as
+// https://example.com or https://example.com/prefix; nil for "".
+func ParsePublicURL(text string) (*url.URL, error) {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil ||
+		strings.ContainsAny(text, "?#") || strings.Contains(u.Path, "handleincoming") {
+		return nil, errors.New("PUBLIC_URL must be the http or https URL of this server without /handleincoming/, " +
+			"such as https://example.com: correct or unset it")
+	}
+	return u, nil
+}
+
+// The shapes of what comes from outside and may be logged. A path has at most as many digits as a masked
+// number shows.
+var (
+	uuidShape    = regexp.MustCompile(`^[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}$`)
+	causeShape   = regexp.MustCompile(`^[A-Za-z _()/-]+$`)
+	secondsShape = regexp.MustCompile(`^[0-9]{1,5}$`)
+	methodShape  = regexp.MustCompile(`^[A-Z]+$`)
+	pathShape    = regexp.MustCompile(`^/([A-Za-z/._~-]*[0-9]){0,4}[A-Za-z/._~-]*$`)
+	urlShape     = regexp.MustCompile(`^https?://` +
+		`([\w-]+\.)*([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?` +
+		`(/[\w/.~%-]*)?$`)
+)
+
+func shown(shape *regexp.Regexp, text string) string {
+	switch {
+	case text == "":
+		return "none"
+	case len(text) > 100 || !shape.MatchString(text):
+		return "(hidden)"
+	}
+	return text
 }

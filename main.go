@@ -1,9 +1,18 @@
-// Number-masking lets a business's customers and agents phone each other
-// without either seeing the other's number. It is the answer URL of a Plivo
-// application; README.md tells how to set that up.
+// Number-masking lets a business's customers and agents phone each other without either seeing the
+// other's number: both dial a Plivo number, and Plivo asks this server whom to connect.
+//
+//	number-masking [-config config.json] [-check]
+//
+// With "14156667777": "14156667778" in the customerAgentMap of config.json,
+//
+//	curl "http://localhost:5000/handleincoming/?From=14156667777&To=14155550100"
+//
+// answers with a Dial of 14156667778 that shows 14155550100 as the caller. README.md tells the rest.
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -25,47 +34,50 @@ import (
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr)) }
 
-// run is the whole program: it serves until ctx ends or a signal to stop
-// comes, and returns the exit status: 0 stopped or checked, 1 could not start
-// or failed, 2 wrong usage.
+// run is the whole program: it serves until ctx ends or a signal to stop comes, and returns the exit
+// status: 0 stopped or checked, 1 could not start or failed, 2 wrong usage.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // so that a second Ctrl-C does not wait for running requests
+	context.AfterFunc(ctx, stop)   // so that a second Ctrl-C does not wait for running requests
+	signal.Ignore(syscall.SIGPIPE) // or the program would end with whoever reads its log
+	log := newLogQueue(stderr)
+	defer log.close()
 
 	flags := flag.NewFlagSet("number-masking", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags.SetOutput(log)
 	path := flags.String("config", "config.json", "the `file` with the pairings")
 	check := flags.Bool("check", false, "check the file, say what is wrong with it, and exit with 0 or 1")
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "Usage: number-masking [-config config.json] [-check]")
+		fmt.Fprintln(log, "Usage: number-masking [-config config.json] [-check]")
 		flags.PrintDefaults()
-		fmt.Fprintln(stderr, "Environment: PORT overrides app.port of the file; PLIVO_AUTH_TOKEN lets only Plivo in;\n"+
-			"PUBLIC_URL is where Plivo reaches this server, if the requests do not tell.")
+		fmt.Fprintln(log, "Environment: PORT overrides app.port of the file; with PLIVO_AUTH_TOKEN only Plivo\n"+
+			"gets answers; PUBLIC_URL is where Plivo reaches this server, if requests do not tell.")
 	}
-	switch err := flags.Parse(args); {
+	err := flags.Parse(args)
+	if err == nil && flags.NArg() > 0 {
+		fmt.Fprintln(log, "number-masking takes flags only; to name the config file, use -config.")
+		flags.Usage()
+		return 2
+	}
+	file := &ConfigFile{path: *path}
+	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
 		return 2 // the flag package has said why
-	case flags.NArg() > 0:
-		fmt.Fprintln(stderr, "number-masking takes no arguments, only flags; to name the config file, use -config.")
-		flags.Usage()
-		return 2
-	}
-
-	file := &ConfigFile{path: *path}
-	var err error
-	if *check {
+	case *check:
 		var config *Config
-		if config, err = file.Load(); err == nil {
-			fmt.Fprintf(stdout, "%s: ok, %d pairings\n", *path, config.Pairings())
+		if config, err = file.Load(); err == nil && config.Pairings == 1 {
+			fmt.Fprintf(stdout, "%s: ok, 1 pairing\n", *path)
+		} else if err == nil {
+			fmt.Fprintf(stdout, "%s: ok, %d pairings\n", *path, config.Pairings)
 		}
-	} else {
-		err = serve(ctx, file, getenv, slog.New(slog.NewTextHandler(stderr, nil)))
+	default:
+		err = serve(ctx, file, getenv, slog.New(slog.NewTextHandler(log, nil)))
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(log, err)
 		return 1
 	}
 	return 0
@@ -77,34 +89,39 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	file.Edited()
+	// Garbage is collected when 64 MB and a quarter of what is in use have gathered. Go's default, as much
+	// as is in use, means every few calls with a small config, and twice the memory with a large one.
+	ballast := make([]byte, 256<<20) // counts as in use, but takes no memory, as nothing touches it
+	defer runtime.KeepAlive(ballast)
+	defer debug.SetGCPercent(debug.SetGCPercent(25))
+
 	config, err := file.Load()
 	if err != nil {
 		return err
 	}
 	var current atomic.Pointer[Config]
 	current.Store(config)
-	settle()
-
-	port := config.Port
-	if text := getenv("PORT"); text != "" {
-		if port, err = strconv.Atoi(text); err != nil || port < 1 || port > 65535 {
-			return errors.New("PORT in the environment must be a whole number from 1 to 65535; correct or unset it")
-		}
-	}
 	handler := &Handler{config: current.Load, log: log}
 	host := "127.0.0.1"
 	if token := strings.TrimSpace(getenv("PLIVO_AUTH_TOKEN")); token != "" {
-		if handler.verifier, err = NewVerifier(token, getenv("PUBLIC_URL")); err != nil {
+		host = ""
+		handler.sign = NewSigner(token)
+		if handler.publicURL, err = ParsePublicURL(getenv("PUBLIC_URL")); err != nil {
 			return err
 		}
-		host = ""
+	}
+	port, err := strconv.Atoi(cmp.Or(getenv("PORT"), strconv.Itoa(config.Port)))
+	if err != nil || port < 1 || port > 65535 {
+		return errors.New("PORT in the environment must be a whole number from 1 to 65535: correct or unset it")
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
-	if errors.Is(err, syscall.EADDRINUSE) {
-		err = fmt.Errorf("%w; another program has the port (on macOS often AirPlay Receiver): stop that, or set PORT to another", err)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("cannot start: %w; another program has the port (on macOS often AirPlay Receiver): "+
+			"stop that, or set PORT to another", err)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("cannot start: %w; only root may use a port below 1024: set PORT to another", err)
+	case err != nil:
 		return fmt.Errorf("cannot start: %w", err)
 	}
 	server := &http.Server{
@@ -116,10 +133,11 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings(), "signatures_checked", handler.verifier != nil)
-	if handler.verifier == nil {
-		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone who reaches this server can ask who is paired with whom. " +
-			"It listens on localhost only; before you expose it, set PLIVO_AUTH_TOKEN to the Auth Token of the Plivo console")
+	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings,
+		"signatures_checked", handler.sign != nil)
+	if handler.sign == nil {
+		log.Warn("PLIVO_AUTH_TOKEN is not set, so whoever reaches this server can ask who is paired with whom. " +
+			"It listens on localhost only; before you expose it, set PLIVO_AUTH_TOKEN, as Plivo's console shows it")
 	}
 
 	go follow(ctx, file, &current, hangups, log)
@@ -141,48 +159,81 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 	return nil
 }
 
-// follow keeps current up with edits of the file: it polls, which works with
-// every editor and mount, and loads at once on SIGHUP. A file that cannot be
-// loaded changes nothing.
-func follow(ctx context.Context, file *ConfigFile, current *atomic.Pointer[Config], hangups <-chan os.Signal, log *slog.Logger) {
-	poll := time.NewTicker(500 * time.Millisecond) // two looks: an edit is in force after a second
-	defer poll.Stop()
+// follow loads the file into current at each edit and each SIGHUP. A file that can't be loaded changes
+// nothing. It finds edits by looking, which works with every editor and every file system.
+func follow(ctx context.Context, file *ConfigFile, current *atomic.Pointer[Config],
+	hangups <-chan os.Signal, log *slog.Logger) {
+	look := time.NewTicker(500 * time.Millisecond) // an edit takes two looks, so a second
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hangups:
-			file.Forget()
-		case <-poll.C:
+		case <-look.C:
 			if !file.Edited() {
 				continue
 			}
 		}
 		config, err := file.Load()
-		switch {
-		case errors.Is(err, ErrKnown):
-		case err != nil:
-			log.Error("config not loaded; the pairings in force stay so")
+		if err != nil {
+			log.Error("config not loaded; the pairings loaded before stay in force")
 			for problem := range strings.Lines(err.Error()) {
 				log.Error(strings.TrimSpace(problem))
 			}
-		default:
-			if config.Port != current.Load().Port {
-				log.Warn("app.port has changed; it counts from the next start on, unless PORT overrides it")
-			}
-			current.Store(config)
-			settle()
-			log.Info("config loaded", "pairings", config.Pairings())
+			continue
+		}
+		if config.Port != current.Load().Port {
+			log.Warn("app.port has changed: restart to use it, unless PORT overrides it")
+		}
+		current.Store(config)
+		log.Info("config loaded", "pairings", config.Pairings)
+	}
+}
+
+// A logQueue writes what is logged to a writer that may be slow, stuck or gone, so that no call waits for
+// whoever reads the log. Lines that don't fit or can't be written are dropped, and the log says how many.
+type logQueue struct {
+	lines   chan []byte // nil is the last
+	dropped atomic.Int64
+	written chan struct{} // closed after the last
+}
+
+func newLogQueue(w io.Writer) *logQueue {
+	q := &logQueue{lines: make(chan []byte, 4096), written: make(chan struct{})}
+	go q.writeTo(w)
+	return q
+}
+
+func (q *logQueue) Write(line []byte) (int, error) {
+	select {
+	case q.lines <- bytes.Clone(line):
+	default:
+		q.dropped.Add(1)
+	}
+	return len(line), nil
+}
+
+func (q *logQueue) writeTo(w io.Writer) {
+	defer close(q.written)
+	for last := false; !last; {
+		line := <-q.lines
+		last = line == nil
+		dropped := q.dropped.Swap(0)
+		if dropped > 0 {
+			line = fmt.Appendf(nil, "level=WARN msg=\"log lines dropped, as nobody took them\" lines=%d\n%s", dropped, line)
+		}
+		if _, err := w.Write(line); err != nil {
+			q.dropped.Add(dropped + 1)
 		}
 	}
 }
 
-// settle gives back the memory that loading took and lets 64 MB gather before
-// the next collection. Go's default, as much as is in use, means every few
-// requests with a small config and twice the memory with a large one.
-func settle() {
-	debug.FreeOSMemory()
-	var memory runtime.MemStats
-	runtime.ReadMemStats(&memory)
-	debug.SetGCPercent(int(64 << 20 * 100 / max(memory.HeapAlloc, 4<<20))) // Go scales its least heap, 4 MB, too
+// close waits until all is written, a second at most. What is logged later is lost.
+func (q *logQueue) close() {
+	go func() { q.lines <- nil }() // which waits if the queue is full
+	select {
+	case <-q.written:
+	case <-time.After(time.Second):
+	}
 }
