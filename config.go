@@ -229,7 +229,9 @@ func (p *parser) setting(name string) bool {
 
 // pairings reads a map from customers to agents.
 func (p *parser) pairings(name string) Lookup {
-	lookup := Lookup{}
+	rest := p.data[p.counted:]
+	room := 2 * bytes.Count(rest[:bytes.IndexByte(rest, '}')+1], []byte(":")) // a million would outgrow less often
+	lookup := make(Lookup, room)
 	p.lookups = append(p.lookups, lookup)
 	p.object(name, func(key string) {
 		customer, agent := p.number("customer", key), p.number("agent", p.value())

@@ -1641,6 +1641,19 @@ func (p *process) stop(t testing.TB) {
 	}
 }
 
+// buildDir holds the program that binary builds.
+var buildDir string
+
+func TestMain(m *testing.M) {
+	var err error
+	if buildDir, err = os.MkdirTemp("", "number-masking"); err != nil {
+		panic(err)
+	}
+	status := m.Run()
+	os.RemoveAll(buildDir)
+	os.Exit(status)
+}
+
 // binary builds the program, once for all tests.
 func binary(t testing.TB) string {
 	t.Helper()
@@ -1652,24 +1665,12 @@ func binary(t testing.TB) string {
 }
 
 var buildOnce = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "number-masking")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "number-masking")
-	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+	path := filepath.Join(buildDir, "number-masking")
+	if out, err := exec.Command("go", "build", "-trimpath", "-o", path, ".").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
 	return path, nil
 })
-
-func TestMain(m *testing.M) {
-	status := m.Run()
-	if path, err := buildOnce(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(status)
-}
 
 // startBinary starts the real program, for what only a process has: signals, and a stderr that is a pipe.
 func startBinary(t testing.TB, config string, stderr io.Writer) *process {

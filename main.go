@@ -194,13 +194,14 @@ func follow(ctx context.Context, file *ConfigFile, current *atomic.Pointer[Confi
 // A logQueue writes what is logged to a writer that may be slow, stuck or gone, so that no call waits for
 // whoever reads the log. Lines that don't fit or can't be written are dropped, and the log says how many.
 type logQueue struct {
-	lines   chan []byte // nil is the last
+	lines   chan []byte
 	dropped atomic.Int64
-	written chan struct{} // closed after the last
+	closing chan struct{} // closed when nothing more is to come
+	written chan struct{} // closed when all that came is written
 }
 
 func newLogQueue(w io.Writer) *logQueue {
-	q := &logQueue{lines: make(chan []byte, 4096), written: make(chan struct{})}
+	q := &logQueue{lines: make(chan []byte, 4096), closing: make(chan struct{}), written: make(chan struct{})}
 	go q.writeTo(w)
 	return q
 }
@@ -216,22 +217,31 @@ func (q *logQueue) Write(line []byte) (int, error) {
 
 func (q *logQueue) writeTo(w io.Writer) {
 	defer close(q.written)
-	for last := false; !last; {
-		line := <-q.lines
-		last = line == nil
-		dropped := q.dropped.Swap(0)
-		if dropped > 0 {
-			line = fmt.Appendf(nil, "level=WARN msg=\"log lines dropped, as nobody took them\" lines=%d\n%s", dropped, line)
+	for open := true; open; {
+		var lines []byte
+		select {
+		case lines = <-q.lines:
+			time.Sleep(10 * time.Millisecond) // to wake up for each line would cost more than to write it
+		case <-q.closing:
+			open = false
 		}
-		if _, err := w.Write(line); err != nil {
-			q.dropped.Add(dropped + 1)
+		for range len(q.lines) {
+			lines = append(lines, <-q.lines...)
+		}
+		dropped := q.dropped.Swap(0)
+		lost := dropped + int64(bytes.Count(lines, []byte("\n")))
+		if dropped > 0 {
+			lines = fmt.Appendf(nil, "level=WARN msg=\"log lines dropped, as nobody took them\" lines=%d\n%s", dropped, lines)
+		}
+		if _, err := w.Write(lines); err != nil {
+			q.dropped.Add(lost)
 		}
 	}
 }
 
 // close waits until all is written, a second at most. What is logged later is lost.
 func (q *logQueue) close() {
-	go func() { q.lines <- nil }() // which waits if the queue is full
+	close(q.closing)
 	select {
 	case <-q.written:
 	case <-time.After(time.Second):
