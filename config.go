@@ -317,11 +317,13 @@ func (p *parser) value() (v any) {
 
 // next moves line to where the next key or value begins, and returns its first byte.
 func (p *parser) next() byte {
-	rest := bytes.TrimLeft(p.data[p.dec.InputOffset():], ":, \t\r\n")
-	start := len(p.data) - len(rest)
+	start := int(p.dec.InputOffset())
+	for strings.IndexByte(":, \t\r\n", p.data[start]) >= 0 {
+		start++
+	}
 	p.line += bytes.Count(p.data[p.counted:start], []byte("\n"))
 	p.counted = start
-	return rest[0]
+	return p.data[start]
 }
 
 func (p *parser) problem(format string, args ...any) {
@@ -390,12 +392,13 @@ var separators = strings.NewReplacer(" ", "", "-", "", ".", "", "(", "", ")", ""
 // +1 (415) 666-7777. The error says what is wrong without showing the number.
 func ParseNumber(text string) (Number, error) {
 	digits := strings.TrimPrefix(separators.Replace(text), "+")
-	odd := strings.TrimLeft(digits, "0123456789")
+	value, err := strconv.ParseUint(digits, 10, 64)
+	odd := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' })
 	switch {
-	case strings.HasPrefix(odd, "+"):
+	case odd >= 0 && digits[odd] == '+':
 		return Number{}, errors.New("it has a + that is not its first character; remove that")
-	case odd != "":
-		char, _ := utf8.DecodeRuneInString(odd)
+	case odd >= 0:
+		char, _ := utf8.DecodeRuneInString(digits[odd:])
 		return Number{}, fmt.Errorf("it has the character %#U; write digits only, or + in front", char)
 	case strings.HasPrefix(digits, "0"):
 		return Number{}, errors.New("it begins with 0; begin with the country code, without 0 or 00")
@@ -404,7 +407,6 @@ func ParseNumber(text string) (Number, error) {
 	case len(digits) < 7 || len(digits) > 15:
 		return Number{}, fmt.Errorf("its digits are too few or many (%d); write 7 to 15", len(digits))
 	}
-	value, err := strconv.ParseUint(digits, 10, 64)
 	return Number{^value}, err
 }
 

@@ -836,7 +836,7 @@ func TestStalledLogStopsNoCall(t *testing.T) {
 	t.Parallel()
 	reader, writer := pipe(t)
 	p := startBinary(t, "config.json", writer)
-	const calls = 8000 // some 200 bytes each: more than the pipe and the queue hold
+	const calls = 20000 // more than the queue and the pipe hold
 	p.call(t, calls)
 
 	var log logBuffer

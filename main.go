@@ -89,9 +89,9 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	// Garbage is collected when 64 MB and a quarter of what is in use have gathered. Go's default, as much
+	// Garbage is collected when 48 MB and a quarter of what is in use have gathered. Go's default, as much
 	// as is in use, means every few calls with a small config, and twice the memory with a large one.
-	ballast := make([]byte, 256<<20) // counts as in use, but takes no memory, as nothing touches it
+	ballast := make([]byte, 192<<20) // counts as in use, but takes no memory, as nothing touches it
 	defer runtime.KeepAlive(ballast)
 	defer debug.SetGCPercent(debug.SetGCPercent(25))
 
@@ -201,7 +201,7 @@ type logQueue struct {
 }
 
 func newLogQueue(w io.Writer) *logQueue {
-	q := &logQueue{lines: make(chan []byte, 4096), closing: make(chan struct{}), written: make(chan struct{})}
+	q := &logQueue{lines: make(chan []byte, 1<<14), closing: make(chan struct{}), written: make(chan struct{})}
 	go q.writeTo(w)
 	return q
 }
