@@ -55,10 +55,11 @@ func (r Role) String() string { return [...]string{"customer", "agent"}[r] }
 
 // Serving returns the pairings for calls to plivoNumber, and whether they are its own.
 func (c *Config) Serving(plivoNumber Number) (pairings Lookup, listed bool) {
-	if own, listed := c.plivoNumbers[plivoNumber]; listed {
-		return own, true
+	pairings, listed = c.plivoNumbers[plivoNumber]
+	if !listed {
+		pairings = c.customerAgentMap
 	}
-	return c.customerAgentMap, false
+	return pairings, listed
 }
 
 // A ConfigFile is the file that a Config is loaded from, watched for edits.
@@ -94,37 +95,39 @@ func (f *ConfigFile) Load() (*Config, error) {
 // read copies the file to w and returns a digest of it, or of the reason why it can't be read.
 func (f *ConfigFile) read(w io.Writer) (digest [sha256.Size]byte, err error) {
 	hash := sha256.New()
-	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would wait for its writer
-	if err == nil {
-		defer file.Close()
-		if info, statErr := file.Stat(); statErr == nil && !info.Mode().IsRegular() {
-			err = fmt.Errorf("%s is not a regular file", f.path)
-		} else {
-			_, err = io.Copy(io.MultiWriter(hash, w), file)
-		}
-	}
-	if err != nil {
+	if err = copyFile(io.MultiWriter(hash, w), f.path); err != nil {
 		fmt.Fprint(hash, err)
 	}
 	return [sha256.Size]byte(hash.Sum(nil)), err
 }
 
+func copyFile(w io.Writer, path string) error {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would wait for its writer
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return cmp.Or(err, fmt.Errorf("%s is not a regular file", path))
+	}
+	_, err = io.Copy(w, file)
+	return err
+}
+
 // ParseConfig checks data, the content of the file called name. The error has one problem a line, in the
 // order of the file: "config.json:LINE: what is wrong and what to do", or LINE:COLUMN if data is not JSON.
 func ParseConfig(name string, data []byte) (*Config, error) {
-	data = bytes.TrimPrefix(data, []byte("\uFEFF"))         // Windows editors begin files with it
-	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 { // UTF-16 may be free of invalid bytes, but not of 0
+	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // Windows editors begin files with it
+	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
 		line := 1 + bytes.Count(data[:max(0, bytes.IndexRune(data, utf8.RuneError))], []byte("\n"))
-		return nil, fmt.Errorf("%s:%d: not UTF-8 but perhaps UTF-16 or Latin-1: save the file as UTF-8", name, line)
+		return nil, fmt.Errorf("%s:%d: not UTF-8, perhaps UTF-16 or Latin-1: save the file as UTF-8", name, line)
 	}
 	if !json.Valid(data) {
 		return nil, syntaxError(name, data)
 	}
-	p := &parser{
-		dec: json.NewDecoder(bytes.NewReader(data)), data: data, line: 1,
-		config:       &Config{Port: 5000, plivoNumbers: map[Number]Lookup{}},
-		settingLines: map[string]int{}, plivoLines: map[Number]int{},
-	}
+	p := &parser{data: data, line: 1, settingLines: map[string]int{}, plivoLines: map[Number]int{}}
+	p.config = &Config{Port: 5000, plivoNumbers: map[Number]Lookup{}}
+	p.dec = json.NewDecoder(bytes.NewReader(data))
 	p.dec.UseNumber()
 	p.settings("", "app, call, customerAgentMap or plivoNumbers")
 	if p.settingLines["customerAgentMap"]+p.settingLines["plivoNumbers"] == 0 && !p.unknownKey {
@@ -135,8 +138,7 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 		for caller, pairing := range lookup {
 			if line := p.plivoLines[caller]; line > 0 {
 				p.line = int(pairing.line)
-				p.problem("the %s is also the Plivo number in line %d, which would then dial itself: %s",
-					pairing.Role, line, changeOne)
+				p.problem("the %s is also the Plivo number in line %d, which would dial itself: remove one", pairing.Role, line)
 			}
 		}
 	}
@@ -164,8 +166,6 @@ type problem struct {
 	line int
 	text string
 }
-
-const changeOne = "change or remove one of the two"
 
 // settings reads the settings in a section, or those of the whole file if section is "". keys lists them.
 func (p *parser) settings(section, keys string) {
@@ -230,8 +230,8 @@ func (p *parser) setting(name string) bool {
 // pairings reads a map from customers to agents.
 func (p *parser) pairings(name string) Lookup {
 	rest := p.data[p.counted:]
-	room := 2 * bytes.Count(rest[:bytes.IndexByte(rest, '}')+1], []byte(":")) // a million would outgrow less often
-	lookup := make(Lookup, room)
+	pairs := bytes.Count(rest[:bytes.IndexByte(rest, '}')+1], []byte(":"))
+	lookup := make(Lookup, 2*pairs) // room for all at once, as a million would outgrow less often
 	p.lookups = append(p.lookups, lookup)
 	p.object(name, func(key string) {
 		customer, agent := p.number("customer", key), p.number("agent", p.value())
@@ -253,7 +253,7 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 		lookup[caller] = pairing
 		return
 	}
-	advice := changeOne
+	advice := "change or remove one"
 	if pairing.Role == Agent && first.Role == Agent {
 		advice += ", or let plivoNumbers give each customer a Plivo number of its own"
 	}

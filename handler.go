@@ -31,28 +31,25 @@ type Handler struct {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store") // an answer holds a private number
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	methods := []string{"GET", "POST"}
 	switch r.URL.Path {
 	case "/handleincoming/", "/handleincoming":
-		if h.allow(w, r, http.MethodGet, http.MethodPost) {
-			h.incoming(w, r)
-		}
 	case "/healthz":
-		if h.allow(w, r, http.MethodGet, http.MethodHead) {
-			_, _ = io.WriteString(w, "ok\n")
-		}
+		methods = []string{"GET", "HEAD"}
 	default:
 		h.refuse(w, r, http.StatusNotFound,
 			errors.New("nothing is here: the answer URL is /handleincoming/, the health check /healthz"))
+		return
 	}
-}
-
-func (h *Handler) allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
-	if slices.Contains(methods, r.Method) {
-		return true
+	switch {
+	case !slices.Contains(methods, r.Method):
+		w.Header().Set("Allow", strings.Join(methods, ", "))
+		h.refuse(w, r, http.StatusMethodNotAllowed, fmt.Errorf("use %s here", strings.Join(methods, " or ")))
+	case r.URL.Path == "/healthz":
+		_, _ = io.WriteString(w, "ok\n")
+	default:
+		h.incoming(w, r)
 	}
-	w.Header().Set("Allow", strings.Join(methods, ", "))
-	h.refuse(w, r, http.StatusMethodNotAllowed, fmt.Errorf("use %s here", strings.Join(methods, " or ")))
-	return false
 }
 
 // incoming answers a request to the answer URL: it reads the form, makes sure that Plivo sent it, decides
@@ -63,11 +60,9 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, status, err)
 		return
 	}
-	if h.sign != nil {
-		if called, err := h.checkSignature(r); err != nil {
-			h.refuse(w, r, http.StatusForbidden, err, "url", shown(urlShape, called))
-			return
-		}
+	if err := h.checkSignature(r); err != nil {
+		h.refuse(w, r, http.StatusForbidden, err)
+		return
 	}
 	answer, err := Decide(r.Form, h.config())
 	if err != nil {
@@ -76,40 +71,38 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String()+"\n")
-	h.log.LogAttrs(r.Context(), answer.level, answer.outcome, append(answer.details,
-		slog.Duration("took", time.Since(start)))...)
+	details := append(answer.details, slog.Duration("took", time.Since(start)))
+	h.log.LogAttrs(r.Context(), answer.level, answer.outcome, details...)
 }
 
 const (
 	maxBody       = 64 << 10 // bytes of a form; Plivo sends about 1 KiB
-	maxParameters = 100      // Plivo sends some 30; to sign them takes plivo-go time by the square of them
+	maxParameters = 100      // Plivo sends some 30; plivo-go's signature takes time by the square of them
 )
 
-// readForm reads query and form into r.Form, or returns the status to refuse with and why.
+// readForm reads query and form into r.Form, or says why it can't and with which status to refuse.
 func readForm(r *http.Request) (status int, err error) {
 	err = r.ParseForm()
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
+	switch {
+	case tooLarge:
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
-	}
-	if err != nil {
-		return http.StatusBadRequest, errors.New("the query or form is cut off or malformed, such as a % without two hex digits")
-	}
-	if len(r.Form) > maxParameters {
+	case err != nil:
+		return http.StatusBadRequest, errors.New("the query or form is cut off or malformed")
+	case len(r.Form) > maxParameters:
 		return http.StatusBadRequest, fmt.Errorf("there are more than %d parameters", maxParameters)
 	}
 	return 0, nil
 }
 
-// refuse tells whoever sent a request why it gets no XML, and logs that. The reason has nothing in it that
-// came from outside.
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, reason error, attrs ...any) {
-	_ = r.ParseForm() // for the call's UUID, if not done yet
-	h.log.Warn("request refused", append([]any{
-		"status", status,
+// refuse logs why a request gets no XML, and tells whoever sent it.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, reason error) {
+	_ = r.ParseForm() // for the call's UUID, unless it has been read
+	h.log.Warn("request refused", "status", status,
 		"method", shown(methodShape, r.Method),
 		"path", shown(pathShape, r.URL.Path),
 		"call", shown(uuidShape, r.Form.Get("CallUUID")),
-		"reason", reason}, attrs...)...)
+		"reason", reason)
 	text := reason.Error()
 	switch status {
 	case http.StatusForbidden:
@@ -142,6 +135,7 @@ func Decide(form url.Values, config *Config) (Answer, error) {
 	pairings, listed := config.Serving(to)
 	pairing, paired := pairings[from]
 
+	const info, warn = slog.LevelInfo, slog.LevelWarn
 	call := []slog.Attr{
 		slog.String("call", shown(uuidShape, form.Get("CallUUID"))),
 		slog.String("from", from.String()),
@@ -152,7 +146,7 @@ func Decide(form url.Values, config *Config) (Answer, error) {
 	}
 	switch {
 	case form.Get("Event") == "Hangup" || cause != "": // Plivo's hangup_url defaults to the answer URL
-		return Answer{nil, slog.LevelInfo, "call ended", append(call,
+		return Answer{nil, info, "call ended", append(call,
 			slog.String("cause", shown(causeShape, cause)),
 			slog.String("seconds", shown(secondsShape, form.Get("Duration"))))}, nil
 	case !form.Has("From"):
@@ -164,17 +158,17 @@ func Decide(form url.Values, config *Config) (Answer, error) {
 	case badTo != nil:
 		return Answer{}, errors.New("the parameter To is not a phone number")
 	case badFrom != nil:
-		return reject(slog.LevelInfo, "the caller's number is withheld or no phone number")
+		return reject(info, "the caller's number is withheld or no phone number")
 	case from == to:
-		return reject(slog.LevelWarn, "the caller's number is the Plivo number called")
+		return reject(warn, "the caller's number is the Plivo number called")
 	case !paired && listed:
-		return reject(slog.LevelInfo, "the caller is in no pairing that plivoNumbers has for this Plivo number")
+		return reject(info, "the caller is in no pairing of this Plivo number, which plivoNumbers lists")
 	case !paired:
-		return reject(slog.LevelInfo, "the caller is not in customerAgentMap; plivoNumbers does not list this Plivo number")
+		return reject(info, "the caller is not in customerAgentMap, and plivoNumbers does not list the Plivo number")
 	case pairing.Peer == to:
-		return reject(slog.LevelWarn, "the number to dial is the Plivo number called; correct that pairing")
+		return reject(warn, "the number to dial is the Plivo number called; correct that pairing")
 	}
-	return Answer{dial(config, pairing.Peer, to), slog.LevelInfo, "dialling", append(call,
+	return Answer{dial(config, pairing.Peer, to), info, "dialling", append(call,
 		slog.String("caller", pairing.Role.String()),
 		slog.String("dialled", pairing.Peer.String()))}, nil
 }
@@ -190,18 +184,18 @@ func dial(config *Config, peer, called Number) []any {
 	if config.TimeLimit > 0 {
 		dial = dial.SetTimeLimit(config.TimeLimit)
 	}
-	if config.ConnectingMessage != "" {
-		return []any{new(xml.SpeakElement).AddSpeak(config.ConnectingMessage), dial}
+	if config.ConnectingMessage == "" {
+		return []any{dial}
 	}
-	return []any{dial}
+	return []any{new(xml.SpeakElement).AddSpeak(config.ConnectingMessage), dial}
 }
 
 // hangup ends the call unanswered, for which Plivo does not bill, unless there is something to say first.
 func hangup(config *Config) []any {
-	if config.UnknownCallerMessage != "" {
-		return []any{new(xml.SpeakElement).AddSpeak(config.UnknownCallerMessage), new(xml.HangupElement)}
+	if config.UnknownCallerMessage == "" {
+		return []any{new(xml.HangupElement).SetReason("rejected")}
 	}
-	return []any{new(xml.HangupElement).SetReason("rejected")}
+	return []any{new(xml.SpeakElement).AddSpeak(config.UnknownCallerMessage), new(xml.HangupElement)}
 }
 
 // A Signer computes signatures of version 3: https://www.plivo.com/docs/voice/concepts/signature-validation.
@@ -214,23 +208,25 @@ func NewSigner(token string) Signer {
 	}
 }
 
-// checkSignature returns an error unless Plivo signed r, whose form is read, and the URL, without its query,
-// that it takes Plivo to have called. Version 2 does not count, as it does not cover the parameters.
-func (h *Handler) checkSignature(r *http.Request) (called string, err error) {
+// checkSignature returns an error unless Plivo signed r, whose form is read, or needs not have. Version 2 does
+// not count: it does not cover the parameters.
+func (h *Handler) checkSignature(r *http.Request) error {
+	if h.sign == nil {
+		return nil
+	}
 	given := slices.Concat(r.Header["X-Plivo-Signature-V3"], r.Header["X-Plivo-Signature-Ma-V3"])
 	nonce := r.Header.Get("X-Plivo-Signature-V3-Nonce")
-
-	called, err = h.calledURL(r)
-	if err != nil {
-		return "", err
-	}
 	if len(given) == 0 || nonce == "" {
-		return called, errors.New("the header X-Plivo-Signature-V3 or X-Plivo-Signature-V3-Nonce is missing")
+		return errors.New("the header X-Plivo-Signature-V3 or X-Plivo-Signature-V3-Nonce is missing")
+	}
+	called, err := h.calledURL(r)
+	if err != nil {
+		return err
 	}
 	posted := map[string]string{}
 	for name, values := range r.Form {
 		if len(values) > 1 {
-			return called, errors.New("a parameter is given twice, and the signature covers only the first")
+			return errors.New("a parameter is given twice, and the signature covers only the first")
 		}
 		if r.PostForm.Has(name) {
 			posted[name] = values[0]
@@ -239,15 +235,14 @@ func (h *Handler) checkSignature(r *http.Request) (called string, err error) {
 	// plivo-go parses the URL again. Encoding the query anew leaves nothing in it that could then count as
 	// something else, such as a fragment.
 	want := h.sign(called+"?"+r.URL.Query().Encode(), r.Method, nonce, posted)
-
 	for signature := range strings.SplitSeq(strings.Join(given, ","), ",") {
 		if hmac.Equal([]byte(strings.TrimSpace(signature)), []byte(want)) {
-			return called, nil
+			return nil
 		}
 	}
-	return called, errors.New("the signature does not fit; compare this url with the answer URL in Plivo's console: " +
-		"if they differ, set PUBLIC_URL to what the console has before /handleincoming/; " +
-		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged")
+	return fmt.Errorf("the signature does not fit %s; compare that with the answer URL in Plivo's console: "+
+		"if they differ, set PUBLIC_URL to what the console has before /handleincoming/; "+
+		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged", shown(urlShape, called))
 }
 
 // calledURL returns the URL, without its query, that Plivo called: by PUBLIC_URL, else by what a proxy or the
@@ -286,7 +281,7 @@ func ParsePublicURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil ||
 		strings.ContainsAny(text, "?#") || strings.Contains(u.Path, "handleincoming") {
-		return nil, errors.New("PUBLIC_URL must be the http or https URL of this server without /handleincoming/, " +
+		return nil, errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, " +
 			"such as https://example.com: correct or unset it")
 	}
 	return u, nil

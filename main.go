@@ -51,28 +51,20 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	flags.Usage = func() {
 		fmt.Fprintln(log, "Usage: number-masking [-config config.json] [-check]")
 		flags.PrintDefaults()
-		fmt.Fprintln(log, "Environment: PORT overrides app.port of the file; with PLIVO_AUTH_TOKEN only Plivo\n"+
-			"gets answers; PUBLIC_URL is where Plivo reaches this server, if requests do not tell.")
+		fmt.Fprintln(log, "Environment: PORT, PLIVO_AUTH_TOKEN, PUBLIC_URL; README.md describes them.")
 	}
 	err := flags.Parse(args)
-	if err == nil && flags.NArg() > 0 {
-		fmt.Fprintln(log, "number-masking takes flags only; to name the config file, use -config.")
-		flags.Usage()
-		return 2
-	}
 	file := &ConfigFile{path: *path}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
 		return 2 // the flag package has said why
+	case flags.NArg() > 0:
+		fmt.Fprintln(log, "number-masking takes flags only; to name the config file, use -config.")
+		return 2
 	case *check:
-		var config *Config
-		if config, err = file.Load(); err == nil && config.Pairings == 1 {
-			fmt.Fprintf(stdout, "%s: ok, 1 pairing\n", *path)
-		} else if err == nil {
-			fmt.Fprintf(stdout, "%s: ok, %d pairings\n", *path, config.Pairings)
-		}
+		err = checkFile(file, stdout)
 	default:
 		err = serve(ctx, file, getenv, slog.New(slog.NewTextHandler(log, nil)))
 	}
@@ -81,6 +73,19 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return 1
 	}
 	return 0
+}
+
+func checkFile(file *ConfigFile, stdout io.Writer) error {
+	config, err := file.Load()
+	if err != nil {
+		return err
+	}
+	noun := "pairings"
+	if config.Pairings == 1 {
+		noun = "pairing"
+	}
+	_, err = fmt.Fprintf(stdout, "%s: ok, %d %s\n", file.path, config.Pairings, noun)
+	return err
 }
 
 // serve answers calls until ctx ends, then lets running requests finish.
@@ -112,13 +117,13 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 	}
 	port, err := strconv.Atoi(cmp.Or(getenv("PORT"), strconv.Itoa(config.Port)))
 	if err != nil || port < 1 || port > 65535 {
-		return errors.New("PORT in the environment must be a whole number from 1 to 65535: correct or unset it")
+		return errors.New("PORT in the environment must be a number from 1 to 65535: correct or unset it")
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("cannot start: %w; another program has the port (on macOS often AirPlay Receiver): "+
-			"stop that, or set PORT to another", err)
+		return fmt.Errorf("cannot start: %w; another program has the port "+
+			"(on macOS often AirPlay Receiver): stop that, or set PORT to another", err)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("cannot start: %w; only root may use a port below 1024: set PORT to another", err)
 	case err != nil:
@@ -136,8 +141,8 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings,
 		"signatures_checked", handler.sign != nil)
 	if handler.sign == nil {
-		log.Warn("PLIVO_AUTH_TOKEN is not set, so whoever reaches this server can ask who is paired with whom. " +
-			"It listens on localhost only; before you expose it, set PLIVO_AUTH_TOKEN, as Plivo's console shows it")
+		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone who reaches this server can ask who is paired with whom; " +
+			"it listens on localhost only. Set the token, which Plivo's console shows, before you expose it")
 	}
 
 	go follow(ctx, file, &current, hangups, log)
@@ -201,7 +206,7 @@ type logQueue struct {
 }
 
 func newLogQueue(w io.Writer) *logQueue {
-	q := &logQueue{lines: make(chan []byte, 1<<14), closing: make(chan struct{}), written: make(chan struct{})}
+	q := &logQueue{make(chan []byte, 1<<14), atomic.Int64{}, make(chan struct{}), make(chan struct{})}
 	go q.writeTo(w)
 	return q
 }
@@ -231,7 +236,8 @@ func (q *logQueue) writeTo(w io.Writer) {
 		dropped := q.dropped.Swap(0)
 		lost := dropped + int64(bytes.Count(lines, []byte("\n")))
 		if dropped > 0 {
-			lines = fmt.Appendf(nil, "level=WARN msg=\"log lines dropped, as nobody took them\" lines=%d\n%s", dropped, lines)
+			lines = fmt.Appendf(nil, "level=WARN msg=\"log lines dropped, as nothing took them\" lines=%d\n%s",
+				dropped, lines)
 		}
 		if _, err := w.Write(lines); err != nil {
 			q.dropped.Add(lost)
