@@ -120,7 +120,7 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // Windows editors begin files with it
 	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
 		line := 1 + bytes.Count(data[:max(0, bytes.IndexRune(data, utf8.RuneError))], []byte("\n"))
-		return nil, fmt.Errorf("%s:%d: not UTF-8, perhaps UTF-16 or Latin-1: save the file as UTF-8", name, line)
+		return nil, fmt.Errorf("%s:%d: not UTF-8, perhaps UTF-16 or Latin-1: save it as UTF-8", name, line)
 	}
 	if !json.Valid(data) {
 		return nil, syntaxError(name, data)
@@ -138,7 +138,8 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 		for caller, pairing := range lookup {
 			if line := p.plivoLines[caller]; line > 0 {
 				p.line = int(pairing.line)
-				p.problem("the %s is also the Plivo number in line %d, which would dial itself: remove one", pairing.Role, line)
+				p.problem("the %s is also the Plivo number in line %d, which would dial itself: remove one",
+					pairing.Role, line)
 			}
 		}
 	}
@@ -336,7 +337,8 @@ func (p *parser) err(name string) error {
 	var errs []error
 	for i, problem := range p.problems {
 		if i == most {
-			errs = append(errs, fmt.Errorf("%s: more problems, not listed: %d", name, len(p.problems)-most))
+			more := plural(len(p.problems)-most, "more problem")
+			errs = append(errs, fmt.Errorf("%s: %s like these", name, more))
 			break
 		}
 		errs = append(errs, fmt.Errorf("%s:%d: %s", name, problem.line, problem.text))
@@ -405,7 +407,8 @@ func ParseNumber(text string) (Number, error) {
 	case strings.Contains(strings.ReplaceAll(text, " ", ""), "(0"):
 		return Number{}, errors.New("it has a 0 in parentheses; write it as it is dialled from abroad")
 	case len(digits) < 7 || len(digits) > 15:
-		return Number{}, fmt.Errorf("its digits are too few or many (%d); write 7 to 15", len(digits))
+		count := plural(len(digits), "digit")
+		return Number{}, fmt.Errorf("it has %s; write 7 to 15, country code included", count)
 	}
 	return Number{^value}, err
 }
@@ -429,3 +432,10 @@ func (n Number) String() string {
 
 // Format prints the number masked for each verb of fmt, even %d.
 func (n Number) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, n.String()) }
+
+func plural(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}

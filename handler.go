@@ -22,7 +22,7 @@ import (
 type Handler struct {
 	config    func() *Config // returns the one in force; a request asks once
 	sign      Signer         // nil if requests need no signature
-	publicURL *url.URL       // nil if PUBLIC_URL is not set
+	publicURL string         // as ParsePublicURL returns it
 	log       *slog.Logger
 }
 
@@ -164,7 +164,7 @@ func Decide(form url.Values, config *Config) (Answer, error) {
 	case !paired && listed:
 		return reject(info, "the caller is in no pairing of this Plivo number, which plivoNumbers lists")
 	case !paired:
-		return reject(info, "the caller is not in customerAgentMap, and plivoNumbers does not list the Plivo number")
+		return reject(info, "the caller is not in customerAgentMap; plivoNumbers does not list this number")
 	case pairing.Peer == to:
 		return reject(warn, "the number to dial is the Plivo number called; correct that pairing")
 	}
@@ -199,7 +199,7 @@ func hangup(config *Config) []any {
 }
 
 // A Signer computes signatures of version 3: https://www.plivo.com/docs/voice/concepts/signature-validation.
-// It is a function because no print of a struct shows what that holds: here, the auth token.
+// It is a function because no print of a struct shows what that holds, here the auth token.
 type Signer func(uri, method, nonce string, params map[string]string) string
 
 func NewSigner(token string) Signer {
@@ -208,8 +208,8 @@ func NewSigner(token string) Signer {
 	}
 }
 
-// checkSignature returns an error unless Plivo signed r, whose form is read, or needs not have. Version 2 does
-// not count: it does not cover the parameters.
+// checkSignature returns an error unless Plivo signed r, whose form is read, or no signature is needed.
+// Version 2 does not count: it does not cover the parameters.
 func (h *Handler) checkSignature(r *http.Request) error {
 	if h.sign == nil {
 		return nil
@@ -248,43 +248,37 @@ func (h *Handler) checkSignature(r *http.Request) error {
 // calledURL returns the URL, without its query, that Plivo called: by PUBLIC_URL, else by what a proxy or the
 // connection says. Anyone can send these headers, so only a bare host may be there, not also a path or query.
 func (h *Handler) calledURL(r *http.Request) (string, error) {
-	base := h.publicURL
-	if base == nil {
-		first := func(header string) string { // of what a chain of proxies wrote
-			value, _, _ := strings.Cut(r.Header.Get(header), ",")
-			return strings.TrimSpace(value)
-		}
-		scheme, host := "http", cmp.Or(first("X-Forwarded-Host"), r.Host)
-		if strings.EqualFold(first("X-Forwarded-Proto"), "https") {
-			scheme = "https"
-		}
-		var err error
-		if base, err = url.Parse(scheme + "://" + host); err != nil || host == "" || base.Host != host {
-			return "", errors.New("the Host or X-Forwarded-Host header is malformed")
-		}
+	if h.publicURL != "" {
+		return h.publicURL + r.URL.EscapedPath(), nil
 	}
-	defaultPort := ":80" // which Plivo leaves out
-	if base.Scheme == "https" {
-		defaultPort = ":443"
+	proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",") // the first of a chain of proxies
+	host, _, _ := strings.Cut(cmp.Or(r.Header.Get("X-Forwarded-Host"), r.Host), ",")
+	origin := "http://" + host
+	if strings.EqualFold(proto, "https") {
+		origin = "https://" + host
 	}
-	host := strings.TrimSuffix(base.Host, defaultPort)
-	return base.Scheme + "://" + host + strings.TrimRight(base.EscapedPath(), "/") + r.URL.EscapedPath(), nil
+	if u, err := url.Parse(origin); err != nil || host == "" || u.Host != host {
+		return "", errors.New("the Host or X-Forwarded-Host header is malformed")
+	}
+	return origin + r.URL.EscapedPath(), nil
 }
 
 // ParsePublicURL reads what comes before /handleincoming/ in the URL that Plivo calls, such as
-// https://example.com or https://example.com/prefix; nil for "".
-func ParsePublicURL(text string) (*url.URL, error) {
+// https://example.com or https://example.com/prefix; "" if that is not known.
+func ParsePublicURL(text string) (string, error) {
 	text = strings.TrimSpace(text)
 	if text == "" {
-		return nil, nil
+		return "", nil
 	}
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil ||
+	defaultPorts := map[string]string{"http": ":80", "https": ":443"} // which Plivo leaves out
+	if err != nil || u.Host == "" || u.User != nil || defaultPorts[u.Scheme] == "" ||
 		strings.ContainsAny(text, "?#") || strings.Contains(u.Path, "handleincoming") {
-		return nil, errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, " +
+		return "", errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, " +
 			"such as https://example.com: correct or unset it")
 	}
-	return u, nil
+	host := strings.TrimSuffix(u.Host, defaultPorts[u.Scheme])
+	return u.Scheme + "://" + host + strings.TrimRight(u.EscapedPath(), "/"), nil
 }
 
 // The shapes of what comes from outside and may be logged. A path has at most as many digits as a masked

@@ -64,7 +64,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintln(log, "number-masking takes flags only; to name the config file, use -config.")
 		return 2
 	case *check:
-		err = checkFile(file, stdout)
+		var config *Config
+		if config, err = file.Load(); err == nil {
+			fmt.Fprintf(stdout, "%s: ok, %s\n", *path, plural(config.Pairings, "pairing"))
+		}
 	default:
 		err = serve(ctx, file, getenv, slog.New(slog.NewTextHandler(log, nil)))
 	}
@@ -73,19 +76,6 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return 1
 	}
 	return 0
-}
-
-func checkFile(file *ConfigFile, stdout io.Writer) error {
-	config, err := file.Load()
-	if err != nil {
-		return err
-	}
-	noun := "pairings"
-	if config.Pairings == 1 {
-		noun = "pairing"
-	}
-	_, err = fmt.Fprintf(stdout, "%s: ok, %d %s\n", file.path, config.Pairings, noun)
-	return err
 }
 
 // serve answers calls until ctx ends, then lets running requests finish.
@@ -124,10 +114,8 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("cannot start: %w; another program has the port "+
 			"(on macOS often AirPlay Receiver): stop that, or set PORT to another", err)
-	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("cannot start: %w; only root may use a port below 1024: set PORT to another", err)
 	case err != nil:
-		return fmt.Errorf("cannot start: %w", err)
+		return fmt.Errorf("cannot start: %w; ports below 1024 are for root: set PORT to a higher one", err)
 	}
 	server := &http.Server{
 		Handler:           handler,
@@ -141,8 +129,8 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings,
 		"signatures_checked", handler.sign != nil)
 	if handler.sign == nil {
-		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone who reaches this server can ask who is paired with whom; " +
-			"it listens on localhost only. Set the token, which Plivo's console shows, before you expose it")
+		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone who reaches this server can ask who is paired " +
+			"with whom; it listens on localhost only. Before you expose it, set the token (in Plivo's console)")
 	}
 
 	go follow(ctx, file, &current, hangups, log)
@@ -236,8 +224,7 @@ func (q *logQueue) writeTo(w io.Writer) {
 		dropped := q.dropped.Swap(0)
 		lost := dropped + int64(bytes.Count(lines, []byte("\n")))
 		if dropped > 0 {
-			lines = fmt.Appendf(nil, "level=WARN msg=\"log lines dropped, as nothing took them\" lines=%d\n%s",
-				dropped, lines)
+			lines = fmt.Appendf(nil, "level=WARN msg=%q lines=%d\n%s", "log lines dropped", dropped, lines)
 		}
 		if _, err := w.Write(lines); err != nil {
 			q.dropped.Add(lost)
