@@ -96,7 +96,7 @@ func TestNumberPrintsMaskedHoweverItIsPrinted(t *testing.T) {
 	slog.New(slog.NewJSONHandler(&printed, nil)).Info("json", "n", n, "h", h)
 	fmt.Fprintln(&printed, fmt.Errorf("wrapped: %v", n), n)
 	for _, form := range []string{"%d", "%x", "%X", "%o", "%b"} {
-		if shown := fmt.Sprintf(form, 14156667777); strings.Contains(printed.String(), shown) {
+		if shown := fmt.Sprintf(form, int64(14156667777)); strings.Contains(printed.String(), shown) {
 			t.Errorf("the number shows as %s in:\n%s", shown, printed.String())
 		}
 	}
