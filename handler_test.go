@@ -1385,7 +1385,7 @@ func BenchmarkMillion(b *testing.B) {
 // The README's examples of config.json are good.
 func TestReadmeConfigs(t *testing.T) {
 	blocks := readme(t, "json")
-	if len(blocks) < 2 {
+	if len(blocks) == 0 {
 		t.Errorf("%d examples", len(blocks))
 	}
 	for _, block := range blocks {
@@ -1427,7 +1427,7 @@ func TestReadmeCommands(t *testing.T) {
 			tried++
 		}
 	}
-	if tried < 7 {
+	if tried < 6 {
 		t.Errorf("found only %d commands", tried)
 	}
 	p = start(t, string(shipped), map[string]string{"PLIVO_AUTH_TOKEN": "test"})
