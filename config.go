@@ -180,11 +180,11 @@ func (p *parser) settings(section, keys string) {
 		case !strings.Contains(key, ".") && p.setting(name):
 			p.settingLines[name] = line
 		default:
-			shown := fmt.Sprintf("%.40q", key)
+			text := fmt.Sprintf("%.40q", key)
 			if strings.ContainsFunc(key, unicode.IsNumber) {
-				shown = "(hidden, as it has digits)" // which may be those of a phone number
+				text = "(hidden, as it has digits)" // which may be those of a phone number
 			}
-			p.problem("unknown key %s in %s: remove it, or write %s", shown, object, keys)
+			p.problem("unknown key %s in %s: remove it, or write %s", text, object, keys)
 			p.unknownKey = true
 			p.value()
 		}

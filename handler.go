@@ -88,7 +88,7 @@ func readForm(r *http.Request) (status int, err error) {
 	case tooLarge:
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
 	case err != nil:
-		return http.StatusBadRequest, errors.New("the query or form is cut off or malformed")
+		return http.StatusBadRequest, errors.New("the query or form is cut off, or not escaped as %XX")
 	case len(r.Form) > maxParameters:
 		return http.StatusBadRequest, fmt.Errorf("there are more than %d parameters", maxParameters)
 	}
@@ -298,7 +298,7 @@ func shown(shape *regexp.Regexp, text string) string {
 	switch {
 	case text == "":
 		return "none"
-	case len(text) > 100 || !shape.MatchString(text):
+	case len(text) > 200 || !shape.MatchString(text):
 		return "(hidden)"
 	}
 	return text
