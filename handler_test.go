@@ -344,7 +344,8 @@ func TestPlivoNumbersOwnPairings(t *testing.T) {
 		"customerAgentMap": {"14156660002": "14156660001"},
 		"plivoNumbers": {
 			"14155550101": {"14156660003": "14156660001"},
-			"+1 (415) 555-0102": {"14156660004": "14156660001", "14156660005": "14156660006"}
+			"+1 (415) 555-0102": {"14156660004": "14156660001", "14156660005": "14156660006"},
+			"14155550103": {}
 		}}`
 	checkUnambiguous(t, parse(t, config))
 	for _, test := range []struct{ from, to, dialled string }{
@@ -359,6 +360,7 @@ func TestPlivoNumbersOwnPairings(t *testing.T) {
 		{"14156660005", "14155550102", "14156660006"},
 		{"14156660006", "14155550102", "14156660005"},
 		{"14156660006", "14155550100", ""},
+		{"14156660002", "14155550103", ""},
 	} {
 		s := newServer(t, config)
 		want, log := rejected, "rejected: the caller is in no pairing of this Plivo number, which plivoNumbers lists"
