@@ -87,7 +87,7 @@ func (f *ConfigFile) Load() (*Config, error) {
 	digest, err := f.read(&data)
 	f.tried, f.differs = digest, false
 	if err != nil {
-		return nil, fmt.Errorf("%w: put a file with the pairings there, or name another with -config", err)
+		return nil, fmt.Errorf("%w: put a file there that can be read, or name another with -config", err)
 	}
 	return ParseConfig(f.path, data.Bytes())
 }

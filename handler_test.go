@@ -257,7 +257,7 @@ func TestEditedAtTheSecondLook(t *testing.T) {
 			t.Fatalf("%v; want %s", err, want)
 		}
 	}
-	load("put a file with the pairings there, or name another with -config")
+	load("put a file there that can be read, or name another with -config")
 	looks(false, false)
 	write(t, path, sampleConfig)
 	looks(false, true)
@@ -751,7 +751,7 @@ func TestExitStatusAndOutput(t *testing.T) {
 		{"-check -config " + one, "", 0, one + ": ok, 1 pairing\n", ""},
 		{"-check -config " + bad, "", 1, "", bad + ":2: the agent must be a phone number in quotes\n"},
 		{"-config " + bad, "", 1, "", bad + ":2: the agent must be a phone number in quotes\n"},
-		{"-config " + good + "x", "", 1, "", "no such file or directory: put a file with the pairings there, or name another with -config\n"},
+		{"-config " + good + "x", "", 1, "", "no such file or directory: put a file there that can be read, or name another with -config\n"},
 		{"-config " + t.TempDir(), "", 1, "", "is not a regular file: put"},
 		{"-config " + fifo, "", 1, "", fifo + " is not a regular file: put"},
 		{"-check -config /dev/zero", "", 1, "", "/dev/zero is not a regular file: put"},
