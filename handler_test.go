@@ -65,6 +65,7 @@ func TestParseNumber(t *testing.T) {
 		"1415666777x":               "the character U+0078 'x'",
 		"1415\u00a06667777":         "the character U+00A0;",
 		"1415\t6667777":             "the character U+0009;",
+		"1415/6667777":              "the character U+002F '/'",
 		"1415–666–7777":             "the character U+2013 '–'",
 		"１４１５６６６７７７７":               "the character U+FF11",
 		"1415666\xff7777":           "the character U+FFFD",

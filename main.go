@@ -114,8 +114,10 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("cannot start: %w; another program has the port "+
 			"(on macOS often AirPlay Receiver): stop that, or set PORT to another", err)
-	case err != nil:
+	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("cannot start: %w; ports below 1024 are for root: set PORT to a higher one", err)
+	case err != nil:
+		return fmt.Errorf("cannot start: %w", err)
 	}
 	server := &http.Server{
 		Handler:           handler,
@@ -130,7 +132,7 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 		"signatures_checked", handler.sign != nil)
 	if handler.sign == nil {
 		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone who reaches this server can ask who is paired " +
-			"with whom; it listens on localhost only. Before you expose it, set the token (in Plivo's console)")
+			"with whom; it listens on localhost only. Before you expose it, set the token of Plivo's console")
 	}
 
 	go follow(ctx, file, &current, hangups, log)
