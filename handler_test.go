@@ -976,7 +976,7 @@ func TestEditsTakeEffectWhileCallsComeIn(t *testing.T) {
 	if calls := stopCalls(); calls == 0 {
 		t.Error("no call was made meanwhile")
 	}
-	for _, once := range []string{"already the agent of the pairing", "is not a regular file", "ends too early"} {
+	for _, once := range []string{"already the agent of the pairing", "is not a regular file", "ends too early", "app.port has changed"} {
 		if n := strings.Count(p.log.String(), once); n != 1 {
 			t.Errorf("%q is logged %d times", once, n)
 		}
