@@ -884,9 +884,10 @@ func TestLogSaysHowManyLinesFailed(t *testing.T) {
 	var log failingWriter
 	log.failing.Store(true)
 	q := newLogQueue(&log)
-	fmt.Fprintln(q, "one")
-	fmt.Fprintln(q, "two")
-	waitUntil(t, &log, func() bool { return q.dropped.Load() == 2 })
+	for i := range 2 {
+		fmt.Fprintln(q, "lost")
+		waitUntil(t, &log, func() bool { return q.dropped.Load() == int64(i+1) })
+	}
 	log.failing.Store(false)
 	fmt.Fprintln(q, "three")
 	q.close()
