@@ -192,8 +192,9 @@ func TestBadConfigs(t *testing.T) {
 			"2: the agent must be a phone number in quotes\n2: the Plivo number is no phone number: it has 1 digit; write 7 to 15, country code included\n" +
 			"2: the value of a Plivo number must be an object: write it as { … }"},
 		{"{\"plivoNumbers\": {\n\"14155550100\": {},\n\"+1 415 555 0100\": {}}}", "3: the Plivo number is already in line 2: put all its pairings there"},
-		{"{\"customerAgentMap\": {\n\"14156667777\": \"14156667778\"},\n\"plivoNumbers\": {\n\"14156667778\": {\n\"14156667779\": \"14155550101\"},\n\"14155550101\": {}}}",
-			"2: the agent is also the Plivo number in line 4" + dialsItself + "\n5: the agent is also the Plivo number in line 6" + dialsItself},
+		{"{\"customerAgentMap\": {\n\"14156667777\": \"14156667778\"},\n\"plivoNumbers\": {\n\"14156667778\": {\n\"14156667779\": \"14155550101\"},\n\"14155550101\": {\"1\": \"14156667777\"}}}",
+			"2: the agent is also the Plivo number in line 4" + dialsItself + "\n5: the agent is also the Plivo number in line 6" + dialsItself +
+				"\n6: the customer is no phone number: it has 1 digit; write 7 to 15, country code included"},
 		{"{\"plivoNumbers\": {\n\"14155550100\": {\n\"14155550100\": \"14156667777\"}}}", "3: the customer is also the Plivo number in line 2" + dialsItself},
 
 		{`{"call": {"connectingMessage": 1, "unknownCallerMessage": "` + strings.Repeat("x", 10001) + `"}, "customerAgentMap": {}}`,
