@@ -11,7 +11,6 @@ import (
 	"os"
 	"regexp"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +24,8 @@ type Config struct {
 	Port                 int    // TCP port to listen on, 1 to 65535
 	UnknownCallerMessage string // spoken before hanging up; "" rejects the call unanswered
 	ConnectingMessage    string // spoken before dialling; "" says nothing
+	NoAnswerMessage      string // spoken if the other phone is not picked up; "" ends the call
+	Language             string // of the messages, such as de-DE; "" leaves it to Plivo
 	RingTimeout          int    // seconds, 1 to 86400; 0 leaves it to Plivo
 	TimeLimit            int    // seconds, 1 to 86400; 0 leaves it to Plivo
 	Pairings             int    // how many there are
@@ -38,35 +39,32 @@ type Lookup map[Number]Pairing
 
 // A Pairing joins a customer and an agent, seen from the one who calls.
 type Pairing struct {
-	Peer Number // the other one, whose phone is to ring
-	Role Role   // of the caller
-	line int32  // in the file, for messages
+	Peer    Number // the other one, whose phone is to ring
+	byAgent bool   // the caller is the agent
+	line    int32  // in the file, for messages
 }
 
-// A Role is what a caller is in a pairing.
-type Role uint8
-
-const (
-	Customer Role = iota
-	Agent
-)
-
-func (r Role) String() string { return [...]string{"customer", "agent"}[r] }
+// Caller says what the caller is in the pairing: customer or agent.
+func (p Pairing) Caller() string {
+	if p.byAgent {
+		return "agent"
+	}
+	return "customer"
+}
 
 // Serving returns the pairings for calls to plivoNumber, and whether they are its own.
 func (c *Config) Serving(plivoNumber Number) (pairings Lookup, listed bool) {
-	pairings, listed = c.plivoNumbers[plivoNumber]
-	if !listed {
-		pairings = c.customerAgentMap
+	if pairings, listed = c.plivoNumbers[plivoNumber]; listed {
+		return pairings, true
 	}
-	return pairings, listed
+	return c.customerAgentMap, false
 }
 
 // A ConfigFile is the file that a Config is loaded from, watched for edits.
 type ConfigFile struct {
 	path    string
-	tried   [sha256.Size]byte // digest of what Load found last
-	differs bool              // the last look found something else
+	tried   string // digest of what Load found last
+	differs bool   // the last look found something else
 }
 
 // Edited looks at the file and reports whether to load it: if it differs from what was tried last, at this
@@ -92,157 +90,148 @@ func (f *ConfigFile) Load() (*Config, error) {
 	return ParseConfig(f.path, data.Bytes())
 }
 
-// read copies the file to w and returns a digest of it, or of the reason why it can't be read.
-func (f *ConfigFile) read(w io.Writer) (digest [sha256.Size]byte, err error) {
-	hash := sha256.New()
-	if err = copyFile(io.MultiWriter(hash, w), f.path); err != nil {
-		fmt.Fprint(hash, err)
-	}
-	return [sha256.Size]byte(hash.Sum(nil)), err
-}
-
-func copyFile(w io.Writer, path string) error {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would wait for its writer
+// read copies the file to w and returns a digest of it, or the reason why it can't be read.
+func (f *ConfigFile) read(w io.Writer) (digest string, err error) {
+	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would wait for its writer
 	if err != nil {
-		return err
+		return err.Error(), err
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return cmp.Or(err, fmt.Errorf("%s is not a regular file", path))
+	const most = 256 << 20 // bytes; a million pairings take 33 MB
+	hash := sha256.New()
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%s is not a regular file", f.path)
+	case info.Size() > most:
+		err = fmt.Errorf("%s is larger than %d MB", f.path, most>>20)
+	default:
+		_, err = io.Copy(io.MultiWriter(hash, w), io.LimitReader(file, most)) // as it may have grown since
 	}
-	_, err = io.Copy(w, file)
-	return err
+	if err != nil {
+		return err.Error(), err
+	}
+	return string(hash.Sum(nil)), nil
 }
 
 // ParseConfig checks data, the content of the file called name. The error has one problem a line, in the
 // order of the file: "config.json:LINE: what is wrong and what to do", or LINE:COLUMN if data is not JSON.
 func ParseConfig(name string, data []byte) (*Config, error) {
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // Windows editors begin files with it
-	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
-		line := 1 + bytes.Count(data[:max(0, bytes.IndexRune(data, utf8.RuneError))], []byte("\n"))
-		return nil, fmt.Errorf("%s:%d: not UTF-8, perhaps UTF-16 or Latin-1: save it as UTF-8", name, line)
-	}
-	if !json.Valid(data) {
-		return nil, syntaxError(name, data)
-	}
-	p := &parser{data: data, line: 1, settingLines: map[string]int{}, plivoLines: map[Number]int{}}
-	p.config = &Config{Port: 5000, plivoNumbers: map[Number]Lookup{}}
-	p.dec = json.NewDecoder(bytes.NewReader(data))
-	p.dec.UseNumber()
-	p.settings("", "app, call, customerAgentMap or plivoNumbers")
-	if p.settingLines["customerAgentMap"]+p.settingLines["plivoNumbers"] == 0 && !p.unknownKey {
-		p.problem(`no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`)
-	}
-	for _, lookup := range p.lookups {
-		p.config.Pairings += len(lookup) / 2
-		for caller, pairing := range lookup {
-			if line := p.plivoLines[caller]; line > 0 {
-				p.line = int(pairing.line)
-				p.problem("the %s is also the Plivo number in line %d, which would dial itself: remove one",
-					pairing.Role, line)
-			}
+	n := 0
+	for line := range bytes.Lines(data) {
+		if n++; !utf8.Valid(line) || bytes.IndexByte(line, 0) >= 0 {
+			return nil, fmt.Errorf("%s:%d: not UTF-8, perhaps UTF-16 or Latin-1: save it as UTF-8", name, n)
 		}
 	}
-	if len(p.problems) > 0 {
-		return nil, p.err(name)
+	var keys struct{ PlivoNumbers map[string]struct{} } // what else there is, the parser reads
+	if bad, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, &keys)); ok {
+		return nil, syntaxError(name, data, bad)
+	}
+	p := &parser{name: name, data: data, dec: json.NewDecoder(bytes.NewReader(data)), line: 1}
+	p.dec.UseNumber()
+	p.config = &Config{Port: 5000, plivoNumbers: map[Number]Lookup{}}
+	for key := range keys.PlivoNumbers { // all, before the parser meets a party that is one of them
+		if number, err := ParseNumber(key); err == nil {
+			p.config.plivoNumbers[number] = nil
+		}
+	}
+	p.settings("", `{ "customerAgentMap": { "CUSTOMER": "AGENT" } }`,
+		"app, call, customerAgentMap or plivoNumbers")
+	if p.found == 0 && p.config.customerAgentMap == nil && keys.PlivoNumbers == nil {
+		p.problem(`no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`)
+	}
+	if more := p.found - len(p.problems); more > 0 {
+		p.problems = append(p.problems, fmt.Errorf("%s: %s like these", name, plural(more, "more problem")))
+	}
+	if p.found > 0 {
+		return nil, errors.Join(p.problems...)
 	}
 	return p.config, nil
 }
 
 // A parser walks through data, which is valid JSON, fills in config and collects what is wrong.
 type parser struct {
-	dec          *json.Decoder
-	data         []byte
-	counted      int // bytes of data whose lines are counted
-	line         int // where the last key or value began
-	config       *Config
-	settingLines map[string]int // by name, such as "app.port"
-	plivoLines   map[Number]int // by Plivo number
-	lookups      []Lookup       // all that config has
-	unknownKey   bool           // there was one
-	problems     []problem
+	name     string // of the file
+	data     []byte
+	dec      *json.Decoder // of data; none of its Tokens fails
+	counted  int           // bytes of data whose lines are counted
+	line     int           // of the last key
+	config   *Config
+	problems []error // the first 20
+	found    int     // problems in all
 }
 
-type problem struct {
-	line int
-	text string
-}
-
-// settings reads the settings in a section, or those of the whole file if section is "". keys lists them.
-func (p *parser) settings(section, keys string) {
-	object := cmp.Or(section, "the file")
-	p.object(object, func(key string) {
-		name, line := strings.TrimPrefix(section+"."+key, "."), p.line
-		switch first := p.settingLines[name]; {
-		case first > 0:
-			p.problem("%s is already in line %d: keep one of the two", name, first)
+// settings reads the settings in a section, or those of the whole file if section is "".
+func (p *parser) settings(section, form, keys string) {
+	c, object, lines := p.config, cmp.Or(section, "the file"), map[string]int{}
+	p.object(object, form, func(key string) {
+		shown := fmt.Sprintf("%.40q", key)
+		if strings.ContainsFunc(key, unicode.IsNumber) {
+			shown = "(hidden, as it has digits)" // which may be those of a phone number
+		}
+		if first, again := lines[key]; again {
+			p.problem("%s is already in line %d: put the two into one", shown, first)
 			p.value()
-		case !strings.Contains(key, ".") && p.setting(name):
-			p.settingLines[name] = line
-		default:
-			text := fmt.Sprintf("%.40q", key)
-			if strings.ContainsFunc(key, unicode.IsNumber) {
-				text = "(hidden, as it has digits)" // which may be those of a phone number
+			return
+		}
+		lines[key] = p.line
+		switch name := section + "." + key; name {
+		case ".app":
+			p.settings("app", `{ "port": 5000 }`, "port")
+		case "app.port":
+			c.Port = p.integer(name, 65535)
+		case ".call":
+			p.settings("call", `{ "ringTimeout": 30 }`, "unknownCallerMessage, connectingMessage, "+
+				"noAnswerMessage, language, ringTimeout or timeLimit")
+		case "call.unknownCallerMessage":
+			c.UnknownCallerMessage = p.message(name)
+		case "call.connectingMessage":
+			c.ConnectingMessage = p.message(name)
+		case "call.noAnswerMessage":
+			c.NoAnswerMessage = p.message(name)
+		case "call.language":
+			if c.Language, _ = p.value().(string); !languageShape.MatchString(c.Language) {
+				p.problem(`call.language must be a language and country code in quotes, such as "de-DE"`)
 			}
-			p.problem("unknown key %s in %s: remove it, or write %s", text, object, keys)
-			p.unknownKey = true
+		case "call.ringTimeout":
+			c.RingTimeout = p.integer(name, 86400)
+		case "call.timeLimit":
+			c.TimeLimit = p.integer(name, 86400)
+		case ".customerAgentMap":
+			c.customerAgentMap = p.pairings(key)
+		case ".plivoNumbers":
+			lines := map[Number]int{}
+			p.object(key, `{ "PLIVO NUMBER": { "CUSTOMER": "AGENT" } }`, func(key string) {
+				number := p.number("Plivo number", key)
+				if first := lines[number]; first > 0 && number != (Number{}) {
+					p.problem("the Plivo number is already in line %d: put all its pairings there", first)
+				}
+				lines[number] = p.line
+				c.plivoNumbers[number] = p.pairings("the value of a Plivo number")
+			})
+		default:
+			p.problem("unknown key %s in %s: write %s; pairings belong inside customerAgentMap",
+				shown, object, keys)
 			p.value()
 		}
 	})
 }
 
-// setting reads the value of the setting called name; false if there is no such setting.
-func (p *parser) setting(name string) bool {
-	c := p.config
-	switch name {
-	case "app":
-		p.settings(name, "port")
-	case "app.port":
-		c.Port = p.integer(name, 65535)
-	case "call":
-		p.settings(name, "unknownCallerMessage, connectingMessage, ringTimeout or timeLimit")
-	case "call.unknownCallerMessage":
-		c.UnknownCallerMessage = p.message(name)
-	case "call.connectingMessage":
-		c.ConnectingMessage = p.message(name)
-	case "call.ringTimeout":
-		c.RingTimeout = p.integer(name, 86400)
-	case "call.timeLimit":
-		c.TimeLimit = p.integer(name, 86400)
-	case "customerAgentMap":
-		c.customerAgentMap = p.pairings(name)
-	case "plivoNumbers":
-		p.object(name, func(key string) {
-			number := p.number("Plivo number", key)
-			if line := p.plivoLines[number]; line > 0 {
-				p.problem("the Plivo number is already in line %d: put all its pairings there", line)
-			}
-			if number != (Number{}) {
-				p.plivoLines[number] = p.line
-			}
-			c.plivoNumbers[number] = p.pairings("the value of a Plivo number")
-		})
-	default:
-		return false
-	}
-	return true
-}
-
 // pairings reads a map from customers to agents.
 func (p *parser) pairings(name string) Lookup {
-	rest := p.data[p.counted:]
-	pairs := bytes.Count(rest[:bytes.IndexByte(rest, '}')+1], []byte(":"))
-	lookup := make(Lookup, 2*pairs) // room for all at once, as a million would outgrow less often
-	p.lookups = append(p.lookups, lookup)
-	p.object(name, func(key string) {
+	lookup := Lookup{}
+	p.object(name, `{ "CUSTOMER": "AGENT" }`, func(key string) {
 		customer, agent := p.number("customer", key), p.number("agent", p.value())
 		switch {
 		case customer == Number{} || agent == Number{}: // a problem already
 		case customer == agent:
 			p.problem("the customer is paired with itself: write the agent's number after the customer's")
 		default:
-			p.add(lookup, customer, Pairing{agent, Customer, int32(p.line)})
-			p.add(lookup, agent, Pairing{customer, Agent, int32(p.line)})
+			p.add(lookup, customer, Pairing{agent, false, int32(p.line)})
+			p.add(lookup, agent, Pairing{customer, true, int32(p.line)})
+			p.config.Pairings++
 		}
 	})
 	return lookup
@@ -250,23 +239,24 @@ func (p *parser) pairings(name string) Lookup {
 
 func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	first, taken := lookup[caller]
-	if !taken {
+	_, isPlivoNumber := p.config.plivoNumbers[caller]
+	switch {
+	case isPlivoNumber:
+		p.problem("the %s is also in plivoNumbers, and would dial itself: remove one", pairing.Caller())
+	case taken:
+		p.problem("the %s is already the %s of the pairing in line %d, and only one phone can ring: correct "+
+			"one, or let plivoNumbers give each pairing a Plivo number of its own",
+			pairing.Caller(), first.Caller(), first.line)
+	default:
 		lookup[caller] = pairing
-		return
 	}
-	advice := "change or remove one"
-	if pairing.Role == Agent && first.Role == Agent {
-		advice += ", or let plivoNumbers give each customer a Plivo number of its own"
-	}
-	p.problem("the %s is already the %s of the pairing in line %d, and only one phone can ring: %s",
-		pairing.Role, first.Role, first.line, advice)
 }
 
 // number reads value as a phone number; Number{} if it is none.
-func (p *parser) number(what string, value any) Number {
+func (p *parser) number(what string, value json.Token) Number {
 	text, ok := value.(string)
 	if !ok {
-		p.problem("the %s must be a phone number in quotes", what)
+		p.problem("the %s must be one phone number in quotes (a map of them belongs in plivoNumbers)", what)
 		return Number{}
 	}
 	number, err := ParseNumber(text)
@@ -295,88 +285,93 @@ func (p *parser) message(name string) string {
 }
 
 // object reads an object, calling member for each key to read its value.
-func (p *parser) object(name string, member func(key string)) {
-	if p.next() != '{' {
-		p.problem("%s must be an object: write it as { … }", name)
-		p.value()
+func (p *parser) object(name, form string, member func(key string)) {
+	open, _ := p.dec.Token()
+	if open != json.Delim('{') {
+		p.problem("%s must have the form %s", name, form)
+		p.skip(open)
 		return
 	}
-	_, _ = p.dec.Token() // the opening brace; no Token or Decode fails, since data is valid
 	for p.dec.More() {
-		p.next()
 		key, _ := p.dec.Token()
+		end := int(p.dec.InputOffset())
+		p.line += bytes.Count(p.data[p.counted:end], []byte("\n"))
+		p.counted = end
 		member(key.(string))
 	}
-	_, _ = p.dec.Token()
+	_, _ = p.dec.Token() // the closing brace
 }
 
-func (p *parser) value() (v any) {
-	p.next()
-	_ = p.dec.Decode(&v)
-	return v
+// value reads a value; of an object or list it returns the opening bracket.
+func (p *parser) value() json.Token {
+	first, _ := p.dec.Token()
+	p.skip(first)
+	return first
 }
 
-// next moves line to where the next key or value begins, and returns its first byte.
-func (p *parser) next() byte {
-	start := int(p.dec.InputOffset())
-	for strings.IndexByte(":, \t\r\n", p.data[start]) >= 0 {
-		start++
+// skip reads the rest of a value that began with first.
+func (p *parser) skip(first json.Token) {
+	if _, isBracket := first.(json.Delim); !isBracket {
+		return
 	}
-	p.line += bytes.Count(p.data[p.counted:start], []byte("\n"))
-	p.counted = start
-	return p.data[start]
+	for p.dec.More() {
+		p.value()
+	}
+	_, _ = p.dec.Token() // the closing bracket
 }
 
 func (p *parser) problem(format string, args ...any) {
-	p.problems = append(p.problems, problem{p.line, fmt.Sprintf(format, args...)})
-}
-
-func (p *parser) err(name string) error {
-	const most = 20
-	slices.SortStableFunc(p.problems, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
-	var errs []error
-	for i, problem := range p.problems {
-		if i == most {
-			more := plural(len(p.problems)-most, "more problem")
-			errs = append(errs, fmt.Errorf("%s: %s like these", name, more))
-			break
-		}
-		errs = append(errs, fmt.Errorf("%s:%d: %s", name, problem.line, problem.text))
+	if p.found++; p.found <= 20 {
+		text := fmt.Sprintf(format, args...)
+		p.problems = append(p.problems, fmt.Errorf("%s:%d: %s", p.name, p.line, text))
 	}
-	return errors.Join(errs...)
 }
 
 // syntaxError says where data stops being JSON, and how to mend the usual slips.
-func syntaxError(name string, data []byte) error {
-	at, what, advice := len(data), "the file ends too early", `write at least { "customerAgentMap": {} }`
-	bad, _ := errors.AsType[*json.SyntaxError](json.Unmarshal(data, new(json.RawMessage)))
-	if bad != nil && !strings.HasPrefix(bad.Error(), "unexpected end") {
-		at = int(bad.Offset) - 1
-	}
-	before := bytes.TrimRight(data[:at], " \t\r\n")
-	if bytes.HasSuffix(before, []byte(",")) && bytes.IndexAny(data[at:], "}]") == 0 {
-		at = len(before) - 1
-	}
-	if char, size := utf8.DecodeRune(data[at:]); size > 0 {
-		what = fmt.Sprintf("unexpected %#U", char)
-		advice = "look for a missing or extra comma, quote or brace here or just before"
-	}
-	for _, slip := range []struct{ pattern, advice string }{
-		{`^(<{7}|\|{7}|={7}|>{7})`, "a merge conflict: keep one of the two versions, and remove the marks"},
-		{`^,\s*[}\]]`, "no comma may stand before a closing brace: remove it"},
-		{`^(//|/\*|#)`, "JSON has no comments: remove this one"},
-		{"^['`´‘’‚‛“”„‟«»]", `not the quote of JSON: write " around each key and text`},
-		{`^[^\x00-\x7F]`, "only texts in quotes may have this: remove it, or write an ordinary space"},
-		{`^[\t\r\n]`, `a text must end in its line, with ": look for a missing or curly quote`},
-	} {
-		if regexp.MustCompile(slip.pattern).Match(data[at:]) {
-			advice = slip.advice
-			break
+func syntaxError(name string, data []byte, bad *json.SyntaxError) error {
+	reason, at := bad.Error(), len(data)
+	if !strings.HasPrefix(reason, "unexpected end") {
+		at = max(min(int(bad.Offset), len(data))-1, 0)
+		for at > 0 && !utf8.RuneStart(data[at]) { // Go 1.27 counts all bytes of a character, 1.26 the first
+			at--
 		}
 	}
-	lines := bytes.Split(data[:at], []byte("\n"))
-	column := 1 + utf8.RuneCount(lines[len(lines)-1])
-	return fmt.Errorf("%s:%d:%d: %s: %s", name, len(lines), column, what, advice)
+	begin := bytes.IndexFunc(data, func(r rune) bool { return !unicode.IsSpace(r) })
+	good := len(bytes.TrimSpace(data[:at]))
+	backslash := bytes.LastIndexByte(data[:at], '\\')
+	char, _ := utf8.DecodeRune(data[at:])
+	what, advice := "unexpected "+visible(char), ""
+	switch {
+	case begin < 0:
+		what, advice = "the file is empty", `write at least { "customerAgentMap": {} }`
+	case at == len(data):
+		what, advice = "the file ends too early", "a closing brace or quote is missing, here or above"
+	case strings.ContainsRune("<|>", char) || bytes.HasPrefix(data[at:], []byte("=======")):
+		advice = "a merge conflict: keep one of the two versions, and remove the marks"
+	case strings.ContainsRune("/#", char):
+		advice = "JSON has no comments: remove this one"
+	case data[begin] != '{':
+		at, what, advice = begin, "this is not JSON", "the file must begin with {"
+	case strings.ContainsRune("'`´‘’‚‛“”„‟«»", char):
+		advice = `not the quote of JSON: write " around each key and text`
+	case char == '\n' || char == '\r':
+		advice = `a text must end in its line, with ": look for a missing or curly quote`
+	case !unicode.IsPrint(char):
+		advice = "no tab or other invisible character may stand here: remove it, or write a space"
+	case strings.ContainsRune("}]", char) && data[good-1] == ',':
+		at, what, advice = good-1, `unexpected ","`, "no comma may stand before a closing brace: remove it"
+	case char == '"' && strings.HasSuffix(reason, "after object key:value pair"):
+		at, what, advice = good, "a comma is missing", "write one between two pairs"
+	case strings.HasSuffix(reason, "after object key"):
+		advice = "write a colon between a key and its value"
+	case backslash >= 0 && strings.Contains(reason, "escape"):
+		at, what, advice = backslash, `unexpected "\"`, `write \\ for a backslash in a text`
+	default:
+		advice = "look for a missing or extra comma, quote or brace here or just before"
+	}
+	line := 1 + bytes.Count(data[:at], []byte("\n"))
+	column := 1 + utf8.RuneCount(data[bytes.LastIndexByte(data[:at], '\n')+1:at])
+	return fmt.Errorf("%s:%d:%d: %s: %s", name, line, column, what, advice)
 }
 
 // A Number is a phone number in E.164 form, country code first. Only ParseNumber makes one, so it is well
@@ -388,29 +383,40 @@ type Number struct {
 	flipped uint64
 }
 
-var separators = strings.NewReplacer(" ", "", "-", "", ".", "", "(", "", ")", "")
+var (
+	separators    = strings.NewReplacer(" ", "", "-", "", ".", "", "(", "", ")", "")
+	scientific    = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`)
+	languageShape = regexp.MustCompile(`^([a-z]{2,3}-[A-Z]{2}(-[A-Z]{3})?|arb)$`)
+)
 
 // ParseNumber reads a phone number that begins with its country code, written as people do, such as
 // +1 (415) 666-7777. The error says what is wrong without showing the number.
 func ParseNumber(text string) (Number, error) {
+	text = strings.ReplaceAll(text, " ", "")
 	digits := strings.TrimPrefix(separators.Replace(text), "+")
-	value, err := strconv.ParseUint(digits, 10, 64)
-	odd := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' })
-	switch {
-	case odd >= 0 && digits[odd] == '+':
-		return Number{}, errors.New("it has a + that is not its first character; remove that")
-	case odd >= 0:
-		char, _ := utf8.DecodeRuneInString(digits[odd:])
-		return Number{}, fmt.Errorf("it has the character %#U; write digits only, or + in front", char)
+	value, _ := strconv.ParseUint(digits, 10, 64)
+	_, decimals, _ := strings.Cut(text, ".")
+	why := ""
+	switch bad := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); {
+	case bad >= 0 && scientific.MatchString(text):
+		why = "a spreadsheet has shortened it; format the column as text and enter it anew"
+	case bad >= 0:
+		char, _ := utf8.DecodeRuneInString(digits[bad:])
+		why = "it has the character " + visible(char) + "; write digits only, with or without + in front"
 	case strings.HasPrefix(digits, "0"):
-		return Number{}, errors.New("it begins with 0; begin with the country code, without 0 or 00")
-	case strings.Contains(strings.ReplaceAll(text, " ", ""), "(0"):
-		return Number{}, errors.New("it has a 0 in parentheses; write it as it is dialled from abroad")
+		why = "it begins with 0; begin with the country code, without 0 or 00"
+	case strings.Contains(text, "(0"):
+		why = "it has a 0 in parentheses; write it as it is dialled from abroad"
+	case strings.HasSuffix(text, ".0"), decimals != "" && strings.Trim(decimals, "0") == "":
+		why = "it ends in .0, as spreadsheets write numbers; remove that"
 	case len(digits) < 7 || len(digits) > 15:
-		count := plural(len(digits), "digit")
-		return Number{}, fmt.Errorf("it has %s; write 7 to 15, country code included", count)
+		why = "it has " + plural(len(digits), "digit") + "; write 7 to 15, country code included"
+	case digits[0] == '1' && len(digits) != 11:
+		why = fmt.Sprintf("it begins with 1 and has %d digits; numbers of North America have 11", len(digits))
+	default:
+		return Number{^value}, nil
 	}
-	return Number{^value}, err
+	return Number{}, errors.New(why)
 }
 
 // Digits returns the whole number without +, as Plivo sends and takes it; "" for Number{}.
@@ -438,4 +444,12 @@ func plural(n int, noun string) string {
 		noun += "s"
 	}
 	return fmt.Sprintf("%d %s", n, noun)
+}
+
+// visible returns a character in quotes if it can be seen, else its code point, such as U+00A0.
+func visible(char rune) string {
+	if unicode.IsPrint(char) && char != ' ' {
+		return `"` + string(char) + `"`
+	}
+	return fmt.Sprintf("%U", char)
 }

@@ -169,7 +169,7 @@ func Decide(form url.Values, config *Config) (Answer, error) {
 		return reject(warn, "the number to dial is the Plivo number called; correct that pairing")
 	}
 	return Answer{dial(config, pairing.Peer, to), info, "dialling", append(call,
-		slog.String("caller", pairing.Role.String()),
+		slog.String("caller", pairing.Caller()),
 		slog.String("dialled", pairing.Peer.String()))}, nil
 }
 

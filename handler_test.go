@@ -48,32 +48,49 @@ func TestParseNumber(t *testing.T) {
 		"+1.415.666.7777":   "14156667777",
 		" 14156667777":      "14156667777", // a + in an unescaped query arrives as a space
 		"(+49) 30 123456":   "4930123456",
-		"1234567":           "1234567",
+		"33.1.42.68.53.00":  "33142685300",
+		"2345678":           "2345678",
 		"999999999999999":   "999999999999999",
 
 		"":                          "it has 0 digits;",
 		"123456":                    "it has 6 digits;",
+		"1":                         "it has 1 digit;",
 		"1234567890123456":          "it has 16 digits;",
 		strings.Repeat("9", 21):     "it has 21 digits;",
+		"1234567":                   "it begins with 1 and has 7 digits; numbers of North America have 11",
+		"1415666777":                "it begins with 1 and has 10 digits",
+		"+1 415 666 7777 8":         "it begins with 1 and has 12 digits",
 		"04156667777":               "begins with 0",
 		"0014156667777":             "begins with 0",
-		"1+4156667777":              "a + that is not its first",
-		"++14156667777":             "a + that is not its first",
+		"1+4156667777":              `the character "+"; write digits only, with or without + in front`,
+		"++14156667777":             `the character "+"; write digits only, with or without + in front`,
 		"+44 (0)20 7946 0018":       "0 in parentheses",
 		"+44 ( 0 ) 20 7946 0018":    "0 in parentheses",
 		"+44 (020) 7946 0018":       "0 in parentheses",
-		"1415666777x":               "the character U+0078 'x'",
+		"4930901820.0":              "it ends in .0, as spreadsheets write numbers",
+		"4930901820.00 ":            "it ends in .0",
+		"14156667777.0":             "it ends in .0",
+		"+49.30.901820.0":           "it ends in .0",
+		"1.41567E+10":               "a spreadsheet has shortened it; format the column as text",
+		"+1,41567e10 ":              "a spreadsheet has shortened it",
+		"4E9":                       "a spreadsheet has shortened it",
+		"1415666777x":               `the character "x"; write digits only, with or without + in front`,
+		`1415666777"`:               `the character """;`,
 		"1415\u00a06667777":         "the character U+00A0;",
+		"1415\u200b6667777":         "the character U+200B;",
 		"1415\t6667777":             "the character U+0009;",
-		"1415/6667777":              "the character U+002F '/'",
-		"1415–666–7777":             "the character U+2013 '–'",
-		"１４１５６６６７７７７":               "the character U+FF11",
-		"1415666\xff7777":           "the character U+FFFD",
-		"sip:14156667777@b.example": "the character U+0073 's'",
+		"1415/6667777":              `the character "/"`,
+		"1415–666–7777":             `the character "–"`,
+		"１４１５６６６７７７７":               `the character "１"`,
+		"1415666\xff7777":           "the character \"\uFFFD\"",
+		"sip:14156667777@b.example": `the character "s"`,
 	} {
 		n, err := ParseNumber(text)
-		if err == nil && n.Digits() != want || err != nil && (!strings.Contains(err.Error(), want) || n != Number{}) {
-			t.Errorf("ParseNumber(%q) = %q, %v; want %q", text, n.Digits(), err, want)
+		if err == nil && n.Digits() != want {
+			t.Errorf("ParseNumber(%q) = %q; want %q", text, n.Digits(), want)
+		}
+		if err != nil && (!strings.Contains(err.Error(), want) || n != Number{}) {
+			t.Errorf("ParseNumber(%q) = %v, %v; want %q", text, n, err, want)
 		}
 		noNumbers(t, "the error", fmt.Sprint(err))
 	}
@@ -90,7 +107,7 @@ func TestNumberPrintsMaskedHoweverItIsPrinted(t *testing.T) {
 	}
 	h := holder{n, n, &n, []Number{n}, Lookup{n: {Peer: n}}}
 	var printed strings.Builder
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "%o", "%b", "%e", "%t", "%U", "%20v"} {
+	for verb := range strings.FieldsSeq("%v %+v %#v %s %q %d %x %X %o %b %e %t %U %20v") {
 		fmt.Fprintf(&printed, verb+" "+verb+" "+verb+" "+verb+"\n", n, &n, h, &h)
 	}
 	slog.New(slog.NewTextHandler(&printed, nil)).Info("text", "n", n, "h", h)
@@ -119,10 +136,18 @@ func TestGoodConfigs(t *testing.T) {
 	}{
 		{string(shipped), 5000, 3},
 		{`{"customerAgentMap": {}}`, 5000, 0},
-		{"\uFEFF{\r\n\"app\": {\"port\": 65535},\r\n\"customerAgentMap\": {\"14156667777\": \"14156667778\"}}\r\n", 65535, 1},
+		{"\uFEFF{\r\n\"app\": {\"port\": 65535},\r\n\"customerAgentMap\": {}}\r\n", 65535, 0},
 		{`{"app": {}, "call": {}, "plivoNumbers": {"14155550100": {}}}`, 5000, 0},
-		{`{"plivoNumbers": {"14155550100": {"14156667777": "14156667778"}, "14155550101": {"14156667777": "14156667778"}}}`, 5000, 2},
-		{`{"app": {"port": 1}, "plivoNumbers": {"14155550100": {"14156667777": "14156667778"}}, "customerAgentMap": {"14156667779": "14156667778"}}`, 1, 2},
+		{`{"plivoNumbers": {
+			"14155550100": {"14156667777": "14156667778"},
+			"14155550101": {"14156667777": "14156667778"}
+		}}`, 5000, 2},
+		{`{
+			"app": {"port": 1},
+			"call": {"language": "en-GB-WLS", "connectingMessage": "", "noAnswerMessage": "x"},
+			"plivoNumbers": {"14155550100": {"14156667777": "14156667778"}},
+			"customerAgentMap": {"14156667779": "14156667778"}
+		}`, 1, 2},
 	} {
 		if config := parse(t, test.text); config.Port != test.port || config.Pairings != test.pairings {
 			t.Errorf("%s: port %d, %d pairings", test.text, config.Port, config.Pairings)
@@ -130,99 +155,330 @@ func TestGoodConfigs(t *testing.T) {
 	}
 }
 
-// Each bad config is followed by all that is said of it, without "config.json:".
+// Files, separated by a line, each followed by all that is said of it: a line that begins with ! for each
+// problem, without "config.json:", and lines that begin with !! to continue it.
+const badConfigs = `
+! 1:1: the file is empty: write at least { "customerAgentMap": {} }
+----
+
+
+! 2:1: the file is empty: write at least { "customerAgentMap": {} }
+----
+{
+  "customerAgentMap": {
+    "14156667777": "1415
+! 3:25: the file ends too early: a closing brace or quote is missing, here or above
+----
+{ "customerAgentMap": { "14156667777": "14156667778" }
+! 1:55: the file ends too early: a closing brace or quote is missing, here or above
+----
+{"a": {"14156667777": "14156667778",}}
+! 1:36: unexpected ",": no comma may stand before a closing brace: remove it
+----
+{"a": {
+"14156667777": "14156667778" ,
+
+}}
+! 2:30: unexpected ",": no comma may stand before a closing brace: remove it
+----
+{"a": {
+"14156667777": "14156667778"
+
+"14156667779": "14156667780"}}
+! 2:29: a comma is missing: write one between two pairs
+----
+{"a": {"b": 1}
+"c": 1}
+! 1:15: a comma is missing: write one between two pairs
+----
+{"a": {}}}
+! 1:10: unexpected "}": look for a missing or extra comma, quote or brace here or just before
+----
+{"ü": x}
+! 1:7: unexpected "x": look for a missing or extra comma, quote or brace here or just before
+----
+{"a": "b"c"}
+! 1:10: unexpected "c": look for a missing or extra comma, quote or brace here or just before
+----
+{"a": "b" ü}
+! 1:11: unexpected "ü": look for a missing or extra comma, quote or brace here or just before
+----
+{"a" = 1}
+! 1:6: unexpected "=": write a colon between a key and its value
+----
+{"a" => 1}
+! 1:6: unexpected "=": write a colon between a key and its value
+----
+{"a"; 1}
+! 1:5: unexpected ";": write a colon between a key and its value
+----
+{"14156667777" "14156667778"}
+! 1:16: unexpected """: write a colon between a key and its value
+----
+{"a": {"14156667777", "14156667778"}}
+! 1:21: unexpected ",": write a colon between a key and its value
+----
+{'a': {}}
+! 1:2: unexpected "'": not the quote of JSON: write " around each key and text
+----
+{“a”: {}}
+! 1:2: unexpected "“": not the quote of JSON: write " around each key and text
+----
+{"ü": “a”}
+! 1:7: unexpected "“": not the quote of JSON: write " around each key and text
+----
+{"a”: {
+"b": 1}}
+! 1:8: unexpected U+000A: a text must end in its line, with ": look for a missing or curly quote
+----
+{
+"call": {"connectingMessage": "C:\users"}}
+! 2:34: unexpected "\": write \\ for a backslash in a text
+----
+{"a": "ü\q"}
+! 1:9: unexpected "\": write \\ for a backslash in a text
+----
+{"a": 1, // b
+"c": 2}
+! 1:10: unexpected "/": JSON has no comments: remove this one
+----
+{"a": 1, /* b */ "c": 2}
+! 1:10: unexpected "/": JSON has no comments: remove this one
+----
+# a
+{}
+! 1:1: unexpected "#": JSON has no comments: remove this one
+----
+{"a": {
+<<<<<<< HEAD
+"b": 1
+=======
+! 2:1: unexpected "<": a merge conflict: keep one of the two versions, and remove the marks
+----
+{"a": 1,
+"b": 2
+=======
+}
+! 3:1: unexpected "=": a merge conflict: keep one of the two versions, and remove the marks
+----
+customer,agent
+14156667777,14156667778
+! 1:1: this is not JSON: the file must begin with {
+----
+
+14156667777,14156667778
+! 2:1: this is not JSON: the file must begin with {
+----
+app:
+  port: 5000
+! 1:1: this is not JSON: the file must begin with {
+----
+[app]
+port = 5000
+! 1:1: this is not JSON: the file must begin with {
+----
+x
+! 1:1: this is not JSON: the file must begin with {
+----
+“
+! 1:1: this is not JSON: the file must begin with {
+----
+"customerAgentMap": {}
+! 1:1: this is not JSON: the file must begin with {
+----
+[{"customerAgentMap": {}}]
+! 1: the file must have the form { "customerAgentMap": { "CUSTOMER": "AGENT" } }
+----
+{}
+! 1: no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet
+----
+{
+"app": {
+  "port": 5000,
+  "customerAgentMap": {}
+}}
+! 4: unknown key "customerAgentMap" in app: write port; pairings belong inside customerAgentMap
+----
+{
+"CustomerAgentMap": {"a": [{}, {}]}}
+! 2: unknown key "CustomerAgentMap" in the file: write app, call, customerAgentMap or plivoNumbers;
+!! pairings belong inside customerAgentMap
+----
+{"customerAgentMap": ["14156667777", "14156667778"], "plivoNumbers": [{"a": [1]}], "app": 5, "call": "b"}
+! 1: customerAgentMap must have the form { "CUSTOMER": "AGENT" }
+! 1: plivoNumbers must have the form { "PLIVO NUMBER": { "CUSTOMER": "AGENT" } }
+! 1: app must have the form { "port": 5000 }
+! 1: call must have the form { "ringTimeout": 30 }
+----
+{"app": {
+"prot": [
+1,
+2],
+"port": 0}, "customerAgentMap": {}}
+! 2: unknown key "prot" in app: write port; pairings belong inside customerAgentMap
+! 5: app.port must be a whole number from 1 to 65535, without quotes
+----
+{"app": {"port": 1}, "app.port": 2, "customerAgentMap": {}}
+! 1: unknown key "app.port" in the file: write app, call, customerAgentMap or plivoNumbers;
+!! pairings belong inside customerAgentMap
+----
+{"app": {"port": 1,
+"port": 2}, "customerAgentMap": {},
+"customerAgentMap": {"14156667777": "14156667778"}}
+! 2: "port" is already in line 1: put the two into one
+! 3: "customerAgentMap" is already in line 2: put the two into one
+----
+{"customerAgentMap": {
+"14156667777": 14156667778,
+"14156667779": {
+"a": 1
+},
+"14156667781": ["14156667782", "14156667783"],
+"1": "14156667778"}}
+! 2: the agent must be one phone number in quotes (a map of them belongs in plivoNumbers)
+! 3: the agent must be one phone number in quotes (a map of them belongs in plivoNumbers)
+! 6: the agent must be one phone number in quotes (a map of them belongs in plivoNumbers)
+! 7: the customer is no phone number: it has 1 digit; write 7 to 15, country code included
+----
+{"customerAgentMap": {"1415666777O": "0415 6667778"}}
+! 1: the customer is no phone number: it has the character "O"; write digits only,
+!! with or without + in front
+! 1: the agent is no phone number: it begins with 0; begin with the country code, without 0 or 00
+----
+{"customerAgentMap": {"14156667777.0": "1.41567E+10"}}
+! 1: the customer is no phone number: it ends in .0, as spreadsheets write numbers; remove that
+! 1: the agent is no phone number: a spreadsheet has shortened it; format the column as text and enter it anew
+----
+{"customerAgentMap": {"14156667777": "+1 4156667777"}}
+! 1: the customer is paired with itself: write the agent's number after the customer's
+----
+{"customerAgentMap": {
+"14156667777": "14156667778",
+
+"+1 415 666 7777": "14156667779"}}
+! 4: the customer is already the customer of the pairing in line 2, and only one phone can ring:
+!! correct one, or let plivoNumbers give each pairing a Plivo number of its own
+----
+{"customerAgentMap": {
+"14156667777": "14156667778",
+"14156667779": "1 415 666 7778"}}
+! 3: the agent is already the agent of the pairing in line 2, and only one phone can ring:
+!! correct one, or let plivoNumbers give each pairing a Plivo number of its own
+----
+{"customerAgentMap": {
+"14156667777": "14156667778",
+"14156667779": "14156667777"}}
+! 3: the agent is already the customer of the pairing in line 2, and only one phone can ring:
+!! correct one, or let plivoNumbers give each pairing a Plivo number of its own
+----
+{"plivoNumbers": {"14155550100": {
+"14156667777": "14156667778",
+"14156667778": "14156667779"}}}
+! 3: the customer is already the agent of the pairing in line 2, and only one phone can ring:
+!! correct one, or let plivoNumbers give each pairing a Plivo number of its own
+----
+{"plivoNumbers": {"1": {
+"14156667777": 0}, "2": "14156667777"}}
+! 1: the Plivo number is no phone number: it has 1 digit; write 7 to 15, country code included
+! 2: the agent must be one phone number in quotes (a map of them belongs in plivoNumbers)
+! 2: the Plivo number is no phone number: it has 1 digit; write 7 to 15, country code included
+! 2: the value of a Plivo number must have the form { "CUSTOMER": "AGENT" }
+----
+{"plivoNumbers": {
+"14155550100": {},
+"+1 415 555 0100": {}}}
+! 3: the Plivo number is already in line 2: put all its pairings there
+----
+{"customerAgentMap": {
+"14156667777": "14156667778"},
+"plivoNumbers": {
+"14156667778": {
+"14156667779": "14155550101"},
+"14155550101": {"1": "14156667777"}}}
+! 2: the agent is also in plivoNumbers, and would dial itself: remove one
+! 5: the agent is also in plivoNumbers, and would dial itself: remove one
+! 6: the customer is no phone number: it has 1 digit; write 7 to 15, country code included
+----
+{"plivoNumbers": {
+"14155550100": {
+"14155550100": "14156667777"}}}
+! 3: the customer is also in plivoNumbers, and would dial itself: remove one
+----
+{"customerAgentMap": {"14156667777": "14156667778"}, "plivoNumbers": {"14156667778": {}, "14156667777": {}}}
+! 1: the customer is also in plivoNumbers, and would dial itself: remove one
+! 1: the agent is also in plivoNumbers, and would dial itself: remove one
+----
+{"call": {"connectingMessage": 1, "noAnswerMessage": ["a"],
+"language": "German",
+"ringTimeout": "60",
+"timeLimit": 1.5}, "customerAgentMap": {}}
+! 1: call.connectingMessage must be a text in quotes, of at most 10000 bytes
+! 1: call.noAnswerMessage must be a text in quotes, of at most 10000 bytes
+! 2: call.language must be a language and country code in quotes, such as "de-DE"
+! 3: call.ringTimeout must be a whole number from 1 to 86400, without quotes
+! 4: call.timeLimit must be a whole number from 1 to 86400, without quotes
+----
+{"app": {"port": 65536}, "call": {"ringTimeout": 86401, "timeLimit": null}, "customerAgentMap": {}}
+! 1: app.port must be a whole number from 1 to 65535, without quotes
+! 1: call.ringTimeout must be a whole number from 1 to 86400, without quotes
+! 1: call.timeLimit must be a whole number from 1 to 86400, without quotes
+`
+
 func TestBadConfigs(t *testing.T) {
+	for test := range strings.SplitSeq(strings.Trim(badConfigs, "\n"), "\n----\n") {
+		at := strings.Index("\n"+test, "\n! ")
+		text, want := strings.TrimSuffix(test[:at], "\n"), strings.ReplaceAll(test[at:], "\n!! ", " ")
+		isSaid(t, text, strings.ReplaceAll(want, "! ", "config.json:"))
+	}
 	const (
-		oneOf       = `, and only one phone can ring: change or remove one`
-		dialsItself = `, which would dial itself: remove one`
-		generic     = `: look for a missing or extra comma, quote or brace here or just before`
-		quote       = `: not the quote of JSON: write " around each key and text`
-		tooEarly    = `: the file ends too early: write at least { "customerAgentMap": {} }`
-		noComment   = `: JSON has no comments: remove this one`
-		merge       = `: a merge conflict: keep one of the two versions, and remove the marks`
-		notUTF8     = `: not UTF-8, perhaps UTF-16 or Latin-1: save it as UTF-8`
-		inTheFile   = ` in the file: remove it, or write app, call, customerAgentMap or plivoNumbers`
-		noPairings  = `: no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`
+		quote     = `not the quote of JSON: write " around each key and text`
+		invisible = "no tab or other invisible character may stand here: remove it, or write a space"
+		notUTF8   = "not UTF-8, perhaps UTF-16 or Latin-1: save it as UTF-8"
+		tooLong   = "call.noAnswerMessage must be a text in quotes, of at most 10000 bytes"
 	)
-	for _, test := range []struct{ text, want string }{
-		{"", `1:1` + tooEarly},
-		{" \n\n", `3:1` + tooEarly},
-		{"{\n  \"customerAgentMap\": {\n    \"14156667777\": \"1415", "3:25" + tooEarly},
-		{`{"a": {"14156667777": "14156667778",}}`, `1:36: unexpected U+002C ',': no comma may stand before a closing brace: remove it`},
-		{"{\"a\": {\n\"14156667777\": \"14156667778\"\n\"14156667779\": \"14156667780\"}}", `3:1: unexpected U+0022 '"'` + generic},
-		{`{"a": {}}}`, `1:10: unexpected U+007D '}'` + generic},
-		{`{"ü": x}`, `1:7: unexpected U+0078 'x'` + generic},
-		{`{'a': {}}`, `1:2: unexpected U+0027 '''` + quote},
-		{`{“a”: {}}`, `1:2: unexpected U+201C '“'` + quote},
-		{"{\"a”: {\n\"b\": 1}}", "1:8: unexpected U+000A: a text must end in its line, with \": look for a missing or curly quote"},
-		{"{\n\u00a0\u00a0\"a\": {}}", "2:1: unexpected U+00A0: only texts in quotes may have this: remove it, or write an ordinary space"},
-		{"{\"a\": 1, // b\n\"c\": 2}", `1:10: unexpected U+002F '/'` + noComment},
-		{"{\"a\": 1, /* b */ \"c\": 2}", `1:10: unexpected U+002F '/'` + noComment},
-		{"# a\n{}", `1:1: unexpected U+0023 '#'` + noComment},
-		{"{\"a\": {\n<<<<<<< HEAD\n\"b\": 1\n=======\n", `2:1: unexpected U+003C '<'` + merge},
-		{"{\"a\": 1,\n\"b\": 2\n=======\n}", `3:1: unexpected U+003D '='` + merge},
-		{"{\n\"call\": {\"connectingMessage\": \"Gr\xfc\xdfe\"}}", "2" + notUTF8},
-		{"\xff\xfe{\x00}\x00", "1" + notUTF8},
-		{"{\x00}\x00", "1" + notUTF8},
-
-		{`[]`, "1: the file must be an object: write it as { … }\n1" + noPairings},
-		{`{}`, "1" + noPairings},
-		{`{"call": {"customerAgentMap": {}}}`, `1: unknown key "customerAgentMap" in call: remove it, or write unknownCallerMessage, connectingMessage, ringTimeout or timeLimit`},
-		{"{\n\"CustomerAgentMap\": {\"a\": [{}, {}]}}", `2: unknown key "CustomerAgentMap"` + inTheFile},
-		{`{"customerAgentMap": null, "plivoNumbers": [{"a": [1]}], "app": 5}`, "1: customerAgentMap must be an object: write it as { … }\n" +
-			"1: plivoNumbers must be an object: write it as { … }\n1: app must be an object: write it as { … }"},
-		{"{\"app\": {\n\"prot\": [\n1,\n2],\n\"port\": 0}, \"customerAgentMap\": {}}", "2: unknown key \"prot\" in app: remove it, or write port\n" +
-			"5: app.port must be a whole number from 1 to 65535, without quotes"},
-		{`{"app.port": 5000, "customerAgentMap": {}}`, `1: unknown key "app.port"` + inTheFile},
-		{"{\"app\": {\"port\": 1,\n\"port\": 2}, \"customerAgentMap\": {},\n\"customerAgentMap\": {\"14156667777\": \"14156667778\"}}",
-			"2: app.port is already in line 1: keep one of the two\n3: customerAgentMap is already in line 2: keep one of the two"},
-
-		{"{\"customerAgentMap\": {\n\"14156667777\": 14156667778,\n\"14156667779\": {\n\"a\": 1\n},\n\"1\": \"14156667778\"}}", "2: the agent must be a phone number in quotes\n" +
-			"3: the agent must be a phone number in quotes\n6: the customer is no phone number: it has 1 digit; write 7 to 15, country code included"},
-		{`{"customerAgentMap": {"1415666777O": "0415 6667778"}}`, "1: the customer is no phone number: it has the character U+004F 'O'; write digits only, or + in front\n" +
-			"1: the agent is no phone number: it begins with 0; begin with the country code, without 0 or 00"},
-		{`{"customerAgentMap": {"14156667777": "+1 4156667777"}}`, "1: the customer is paired with itself: write the agent's number after the customer's"},
-		{"{\"customerAgentMap\": {\n\"14156667777\": \"14156667778\",\n\n\"+1 415 666 7777\": \"14156667779\"}}", "4: the customer is already the customer of the pairing in line 2" + oneOf},
-		{"{\"customerAgentMap\": {\n\"14156667777\": \"14156667778\",\n\"14156667779\": \"1 415 666 7778\"}}", "3: the agent is already the agent of the pairing in line 2" + oneOf +
-			", or let plivoNumbers give each customer a Plivo number of its own"},
-		{"{\"customerAgentMap\": {\n\"14156667777\": \"14156667778\",\n\"14156667779\": \"14156667777\"}}", "3: the agent is already the customer of the pairing in line 2" + oneOf},
-		{"{\"plivoNumbers\": {\"14155550100\": {\n\"14156667777\": \"14156667778\",\n\"14156667778\": \"14156667779\"}}}", "3: the customer is already the agent of the pairing in line 2" + oneOf},
-
-		{"{\"plivoNumbers\": {\"1\": {\n\"14156667777\": 0}, \"2\": \"14156667777\"}}", "1: the Plivo number is no phone number: it has 1 digit; write 7 to 15, country code included\n" +
-			"2: the agent must be a phone number in quotes\n2: the Plivo number is no phone number: it has 1 digit; write 7 to 15, country code included\n" +
-			"2: the value of a Plivo number must be an object: write it as { … }"},
-		{"{\"plivoNumbers\": {\n\"14155550100\": {},\n\"+1 415 555 0100\": {}}}", "3: the Plivo number is already in line 2: put all its pairings there"},
-		{"{\"customerAgentMap\": {\n\"14156667777\": \"14156667778\"},\n\"plivoNumbers\": {\n\"14156667778\": {\n\"14156667779\": \"14155550101\"},\n\"14155550101\": {\"1\": \"14156667777\"}}}",
-			"2: the agent is also the Plivo number in line 4" + dialsItself + "\n5: the agent is also the Plivo number in line 6" + dialsItself +
-				"\n6: the customer is no phone number: it has 1 digit; write 7 to 15, country code included"},
-		{"{\"plivoNumbers\": {\n\"14155550100\": {\n\"14155550100\": \"14156667777\"}}}", "3: the customer is also the Plivo number in line 2" + dialsItself},
-
-		{`{"call": {"connectingMessage": 1, "unknownCallerMessage": "` + strings.Repeat("x", 10001) + `"}, "customerAgentMap": {}}`,
-			"1: call.connectingMessage must be a text in quotes, of at most 10000 bytes\n1: call.unknownCallerMessage must be a text in quotes, of at most 10000 bytes"},
-		{"{\"call\": {\"ringTimeout\": \"60\",\n\"timeLimit\": 1.5}, \"customerAgentMap\": {}}",
-			"1: call.ringTimeout must be a whole number from 1 to 86400, without quotes\n2: call.timeLimit must be a whole number from 1 to 86400, without quotes"},
-		{`{"app": {"port": 65536}, "call": {"ringTimeout": 86401, "timeLimit": null}, "customerAgentMap": {}}`, "1: app.port must be a whole number from 1 to 65535, without quotes\n" +
-			"1: call.ringTimeout must be a whole number from 1 to 86400, without quotes\n1: call.timeLimit must be a whole number from 1 to 86400, without quotes"},
+	long := strings.Repeat("x", 10_001)
+	for _, test := range []struct{ text, want string }{ // what does not print, or not in backquotes
+		{"{`a`: {}}", "1:2: unexpected \"`\": " + quote},
+		{"{\n\u00a0\u00a0\"a\": {}}", "2:1: unexpected U+00A0: " + invisible},
+		{"{\"a\": \"b\tc\"}", "1:9: unexpected U+0009: " + invisible},
+		{"{\n\"call\": {\"connectingMessage\": \"Gr\xfc\xdfe\"}}", "2: " + notUTF8},
+		{"{\n\"a\uFFFD\": 1,\n\n\"b\": \"\xff\"}", "4: " + notUTF8},
+		{"{\n\n\x00}", "3: " + notUTF8},
+		{"\xff\xfe{\x00}\x00", "1: " + notUTF8},
+		{`{"call": {"noAnswerMessage": "` + long + `"}, "customerAgentMap": {}}`, "1: " + tooLong},
 	} {
-		_, err := ParseConfig("config.json", []byte(test.text))
-		want := "config.json:" + strings.ReplaceAll(test.want, "\n", "\nconfig.json:")
-		if fmt.Sprint(err) != want {
-			t.Errorf("%s\nis said to be:\n%v\nwant:\n%v", test.text, err, want)
+		isSaid(t, test.text, "config.json:"+test.want)
+	}
+	for code := range strings.FieldsSeq(`"" "de" "de_DE" "DE-de" "deDE" "de-DE-x" "de-DE\u0000" "d3-DE" 5`) {
+		isSaid(t, `{"call": {"language": `+code+`}, "customerAgentMap": {}}`, "config.json:1: "+
+			`call.language must be a language and country code in quotes, such as "de-DE"`)
+	}
+}
+
+// isSaid checks that text is refused with this message, each time.
+func isSaid(t *testing.T, text, want string) {
+	t.Helper()
+	for range 3 {
+		_, err := ParseConfig("config.json", []byte(text))
+		if got := fmt.Sprint(err); got != want {
+			t.Errorf("%s\nis said to be:\n%s\nwant:\n%s", text, got, want)
+			return
 		}
-		noNumbers(t, "the message", fmt.Sprint(err))
+		noNumbers(t, "the message", err.Error())
 	}
 }
 
 // A pairing outside of its map is an unknown key: no spelling of its number is shown.
 func TestUnknownKeyWithDigitsIsHidden(t *testing.T) {
-	for _, key := range []string{"14156667777", "+1 (415) 666-7777", "1–415–666–7777", "1/415/666/7777", "1,415,666,7777", "1_415_666_7777",
-		"１４１５６６６７７７７", "١٤١٥٦٦٦٧٧٧٧", "1&nbsp;415&nbsp;666&nbsp;7777", "①④①⑤⑥⑥⑥⑦⑦⑦⑦", "x1"} {
-		_, err := ParseConfig("config.json", []byte(`{"`+key+`": 1, "app": {"`+key+`": 1}}`))
-		want := "config.json:1: unknown key (hidden, as it has digits) in the file: remove it, or write app, call, customerAgentMap or plivoNumbers\n" +
-			"config.json:1: unknown key (hidden, as it has digits) in app: remove it, or write port"
-		if fmt.Sprint(err) != want {
-			t.Errorf("%s: %v", key, err)
-		}
+	for _, key := range []string{
+		"14156667777", "+1 (415) 666-7777", "1–415–666–7777", "1/415/666/7777", "1,415,666,7777",
+		"1_415_666_7777", "1&nbsp;415&nbsp;666&nbsp;7777", "x1",
+		"１４１５６６６７７７７", "١٤١٥٦٦٦٧٧٧٧", "①④①⑤⑥⑥⑥⑦⑦⑦⑦",
+	} {
+		isSaid(t, `{"`+key+`": 1, "`+key+`": "14156667778"}`, "config.json:1: "+
+			"unknown key (hidden, as it has digits) in the file: write app, call, customerAgentMap or "+
+			"plivoNumbers; pairings belong inside customerAgentMap\n"+
+			"config.json:1: (hidden, as it has digits) is already in line 1: put the two into one")
 	}
 }
 
@@ -235,8 +491,81 @@ func TestOfManyProblemsTwentyAreListed(t *testing.T) {
 	b.WriteString("\"14156667777\": \"14156667778\"}}")
 	_, err := ParseConfig("config.json", []byte(b.String()))
 	lines := strings.Split(fmt.Sprint(err), "\n")
-	if len(lines) != 21 || lines[19] != "config.json:21: the agent must be a phone number in quotes" || lines[20] != "config.json: 5 more problems like these" {
+	if len(lines) != 21 || !strings.HasPrefix(lines[19], "config.json:21: the agent must be") ||
+		lines[20] != "config.json: 5 more problems like these" {
 		t.Errorf("%d lines:\n%v", len(lines), err)
+	}
+}
+
+// Whatever is wrong with a file, to find that out takes memory in proportion to its size.
+func TestMistakenFileTakesNoMoreMemoryThanItsSize(t *testing.T) {
+	const n = 20_000
+	repeat := func(begin, format, end string) string {
+		var b strings.Builder
+		b.WriteString(begin)
+		for i := range n {
+			fmt.Fprintf(&b, format, 2_000_000_000+2*i, 2_000_000_001+2*i)
+		}
+		return strings.TrimSuffix(b.String(), ",\n") + end
+	}
+	for name, text := range map[string]string{
+		"good":                          repeat(`{"customerAgentMap": {`, "\"%d\": \"%d\",\n", "}}"),
+		"pairs right in plivoNumbers":   repeat(`{"plivoNumbers": {`, "\"%d\": \"%d\",\n", "}}"),
+		"no colon":                      repeat(`{"customerAgentMap": {`, "\"%d\" \"%d\",\n", "}}"),
+		"pairs without a map":           repeat(`{`, "\"%d\": \"%d\",\n", "}"),
+		"maps as agents":                repeat(`{"customerAgentMap": {`, "\"%d\": {\"%d\": [1]},\n", "}}"),
+		"the same number":               repeat(`{"customerAgentMap": {`, "\"%d\": \"%[1]d\",\n", "}}"),
+		"an unknown tree":               `{"a": ` + strings.Repeat("[0,", 9000) + strings.Repeat("]", 9000) + "}",
+		"an unknown list":               `{"a": [` + strings.Repeat("1,[],", 100_000) + "1]}",
+		"a list":                        "[" + strings.Repeat("[],{},", 100_000) + "1]",
+		"a number":                      `{"app": {"port": ` + strings.Repeat("1", 500_000) + "}}",
+		"a text":                        `{"call": {"language": "` + strings.Repeat("é", 250_000) + `"}}`,
+		"a key":                         `{"` + strings.Repeat("a", 500_000) + `": 1}`,
+		"empty lines":                   strings.Repeat("\n", 500_000),
+		"empty lines before a mistake":  "{" + strings.Repeat("\n", 500_000) + "x",
+		"as many Plivo numbers":         repeat(`{"plivoNumbers": {`, "\"%d\": {}, \"%d\": {},\n", "}}"),
+		"each key twice":                repeat(`{"call": {`, "\"%[1]d\": {}, \"%[1]d\": {},\n", "}}"),
+		"as many backslashes as can be": `{"` + strings.Repeat(`\\`, 250_000) + `\x`,
+	} {
+		before := allocated()
+		_, err := ParseConfig("config.json", []byte(text))
+		if grown := allocated() - before; grown > 1<<20+uint64(memoryPerByte*len(text)) {
+			t.Errorf("%s: %d bytes took %d bytes of memory", name, len(text), grown)
+		}
+		if (err == nil) != (name == "good" || name == "as many Plivo numbers") {
+			t.Errorf("%s: %.200v", name, err)
+		}
+	}
+}
+
+// memoryPerByte of a config file is allocated at most, all in all, to read it.
+const memoryPerByte = 100
+
+// What is too large for a config file is not read at all.
+func TestHugeFileIsNotRead(t *testing.T) {
+	file := &ConfigFile{path: filepath.Join(t.TempDir(), "config.json")}
+	write(t, file.path, sampleConfig)
+	if err := os.Truncate(file.path, 256<<20+1); err != nil { // the rest is zeros, and takes no room
+		t.Skip(err)
+	}
+	before := allocated()
+	looks := func(want bool) {
+		t.Helper()
+		if got := file.Edited(); got != want {
+			t.Errorf("is an edit: %t", got)
+		}
+	}
+	looks(false)
+	looks(true)
+	_, err := file.Load()
+	const want = "config.json is larger than 256 MB: put a file there that can be read"
+	if !strings.Contains(fmt.Sprint(err), want) {
+		t.Errorf("%v; want %s", err, want)
+	}
+	looks(false)
+	looks(false)
+	if grown := allocated() - before; grown > 1<<20 {
+		t.Errorf("took %d bytes of memory", grown)
 	}
 }
 
@@ -270,7 +599,7 @@ func TestEditedAtTheSecondLook(t *testing.T) {
 	write(t, path, "{}")
 	looks(true)
 	write(t, path, "[]") // between the look and the loading
-	load("must be an object")
+	load("must have the form")
 	write(t, path, sampleConfig)
 	looks(false)
 	write(t, path, "[]") // and back
@@ -283,7 +612,7 @@ func TestEditedAtTheSecondLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	looks(false, true)
-	load("no such file")
+	load(path + ": ") // not found, in the words of the system
 	looks(false, false)
 }
 
@@ -751,8 +1080,8 @@ func TestExitStatusAndOutput(t *testing.T) {
 	}{
 		{"-check -config " + good, "PORT=x", 0, good + ": ok, 2 pairings\n", ""},
 		{"-check -config " + one, "", 0, one + ": ok, 1 pairing\n", ""},
-		{"-check -config " + bad, "", 1, "", bad + ":2: the agent must be a phone number in quotes\n"},
-		{"-config " + bad, "", 1, "", bad + ":2: the agent must be a phone number in quotes\n"},
+		{"-check -config " + bad, "", 1, "", bad + ":2: the agent must be one phone number in quotes (a map of them belongs in plivoNumbers)\n"},
+		{"-config " + bad, "", 1, "", bad + ":2: the agent must be one phone number in quotes (a map of them belongs in plivoNumbers)\n"},
 		{"-config " + good + "x", "", 1, "", "no such file or directory: put a file there that can be read, or name another with -config\n"},
 		{"-config " + t.TempDir(), "", 1, "", "is not a regular file: put"},
 		{"-config " + fifo, "", 1, "", fifo + " is not a regular file: put"},
@@ -1103,9 +1432,15 @@ func TestSlowHugeAndBrokenRequests(t *testing.T) {
 // ---- Fuzz targets ----
 
 func FuzzNumber(f *testing.F) {
-	for _, seed := range []string{"14156667777", "+1 (415) 666-7777", "0123", "+", "1234567890123456", "sip:a@b", "１２３４５６７", "+44 (0)20 7946 0018"} {
+	for _, seed := range []string{
+		"14156667777", "+1 (415) 666-7777", "0123", "+", "1234567890123456", "sip:a@b",
+		"１２３４５６７",
+		"+44 (0)20 7946 0018", "4930901820.0", "4930901820.00", "1.41567E+10", "123 456 789 01",
+		"33.1.42.68.53.00",
+	} {
 		f.Add(seed)
 	}
+	wellFormed := regexp.MustCompile(`^(1[0-9]{10}|[2-9][0-9]{6,14})$`)
 	f.Fuzz(func(t *testing.T, text string) {
 		n, err := ParseNumber(text)
 		if err != nil {
@@ -1116,30 +1451,48 @@ func FuzzNumber(f *testing.F) {
 			return
 		}
 		digits := regexp.MustCompile("[^0-9]").ReplaceAllString(text, "")
-		if n.Digits() != digits || !regexp.MustCompile(`^[1-9][0-9]{6,14}$`).MatchString(digits) || strings.Contains(text, "(0") {
+		compact := strings.ReplaceAll(text, " ", "")
+		if n.Digits() != digits || !wellFormed.MatchString(digits) || strings.Contains(text, "(0") ||
+			strings.HasSuffix(compact, ".0") || regexp.MustCompile(`^[^.]*\.0+$`).MatchString(compact) {
 			t.Errorf("%q is read as %q", text, n.Digits())
 		}
 		if again, err := ParseNumber(n.Digits()); again != n || err != nil {
 			t.Errorf("%q does not read back: %v", n.Digits(), err)
 		}
-		if masked := strings.Repeat("*", len(digits)-4) + digits[len(digits)-4:]; fmt.Sprintf("%d", n) != masked || n.String() != masked {
+		masked := strings.Repeat("*", len(digits)-4) + digits[len(digits)-4:]
+		if fmt.Sprintf("%d", n) != masked || n.String() != masked {
 			t.Errorf("%q prints as %d", digits, n)
 		}
 	})
 }
 
 func FuzzConfig(f *testing.F) {
-	for _, seed := range []string{sampleConfig, `{"app": {"port": 1}, "customerAgentMap": {"14156667777": "14156667777", "1": 2}}`,
-		`{"plivoNumbers": {"14155550101": {"14156660003": "14156660001"}, "14155550102": {"14156660004": "14156660001"}}, "call": {"ringTimeout": 1, "connectingMessage": "a"}}`,
-		"{\n\"customerAgentMap\": {\"14156667777\": \"14156667778\",\n}}", `{"x": [{"y": null}], "app": 1e9}`, "", "[]", "{\n“a”: 1}", "{\n// 14156667777"} {
+	for test := range strings.SplitSeq(badConfigs, "\n----\n") {
+		text, _, _ := strings.Cut(test, "\n! ")
+		f.Add([]byte(text))
+	}
+	for _, seed := range []string{
+		sampleConfig, `{"x": [{"y": null}], "app": 1e9}`, "[", "{\n// 14156667777",
+		`{"a":"\`, `{"a":"\u12`, `{"a":nul`,
+		`{"plivoNumbers": {"14155550101": {"14156660003": "14156660001"}, "14155550102": {}},
+			"call": {"ringTimeout": 1, "connectingMessage": "a", "language": "de-DE"}}`,
+	} {
 		f.Add([]byte(seed))
 	}
-	problem := regexp.MustCompile(`^config\.json:([0-9]+)(:[0-9]+)?: .|^config\.json: [0-9]+ more problems? like these$`)
+	problem := regexp.MustCompile(
+		`^config\.json:([0-9]+)(:[0-9]+)?: .|^config\.json: [0-9]+ more problems? like these$`)
 	f.Fuzz(func(t *testing.T, data []byte) {
+		before := allocated()
 		config, err := ParseConfig("config.json", data)
+		if grown := allocated() - before; grown > 1<<20+uint64(memoryPerByte*len(data)) {
+			t.Errorf("%d bytes took %d bytes of memory", len(data), grown)
+		}
 		if err == nil {
 			checkUnambiguous(t, config)
 			return
+		}
+		if config != nil {
+			t.Error("a config beside an error")
 		}
 		noNumbers(t, "the message", err.Error())
 		for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -1150,6 +1503,9 @@ func FuzzConfig(f *testing.F) {
 			if n, _ := strconv.Atoi(match[1]); n > 1+bytes.Count(data, []byte("\n")) {
 				t.Errorf("there is no such line: %q", line)
 			}
+		}
+		if _, again := ParseConfig("config.json", data); again.Error() != err.Error() {
+			t.Errorf("said to be\n%v\nand then\n%v", err, again)
 		}
 	})
 }
@@ -1162,14 +1518,17 @@ func checkUnambiguous(t testing.TB, config *Config) {
 		entries += len(lookup)
 		for caller, pairing := range lookup {
 			back := lookup[pairing.Peer]
-			if _, listed := config.Serving(caller); listed || back.Peer != caller || back.Role == pairing.Role || pairing.Peer == caller {
-				t.Errorf("%s %s leads to %s, which is %s to %s", pairing.Role, caller.Digits(), pairing.Peer.Digits(), back.Role, back.Peer.Digits())
+			_, listed := config.Serving(caller)
+			if listed || back.Peer != caller || back.byAgent == pairing.byAgent || pairing.Peer == caller {
+				t.Errorf("%s %s leads to %s, which is %s to %s", pairing.Caller(), caller.Digits(),
+					pairing.Peer.Digits(), back.Caller(), back.Peer.Digits())
 			}
 		}
 	}
 	check(config.customerAgentMap)
 	for number, lookup := range config.plivoNumbers {
-		if serving, listed := config.Serving(number); !listed || reflect.ValueOf(serving).Pointer() != reflect.ValueOf(lookup).Pointer() {
+		serving, listed := config.Serving(number)
+		if !listed || lookup == nil || !reflect.DeepEqual(serving, lookup) {
 			t.Errorf("%s is not served by its own pairings", number.Digits())
 		}
 		check(lookup)
