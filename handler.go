@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 // A Handler answers Plivo's requests to the answer URL, /handleincoming/, and a load balancer's to /healthz.
 type Handler struct {
 	config    func() *Config // returns the one in force; a request asks once
-	sign      Signer         // nil if requests need no signature
+	token     string         // Plivo's auth token; "" if requests need no signature
 	publicURL string         // as ParsePublicURL returns it
 	log       *slog.Logger
 }
@@ -52,47 +53,43 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+const (
+	maxBody       = 64 << 10 // bytes of a form; Plivo sends about 1 KiB
+	maxParameters = 100      // Plivo sends some 30; plivo-go's signature takes time by the square of them
+)
+
 // incoming answers a request to the answer URL: it reads the form, makes sure that Plivo sent it, decides
 // what happens with the call, and says so in XML.
 func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	if status, err := readForm(r); err != nil {
+	status, err := http.StatusBadRequest, r.ParseForm()
+	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
+	switch {
+	case tooLarge:
+		status = http.StatusRequestEntityTooLarge
+		err = fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
+	case len(r.Form) > maxParameters || err != nil && strings.Contains(err.Error(), "exceeded limit"):
+		err = fmt.Errorf("there are more than %d parameters", maxParameters) // net/url takes 10,000
+	case err != nil:
+		err = errors.New("the query or form is cut off, or not escaped as %XX")
+	}
+	if err != nil {
 		h.refuse(w, r, status, err)
 		return
 	}
-	if err := h.checkSignature(r); err != nil {
+	called := h.calledURL(r)
+	if err := h.checkSignature(r, called); err != nil {
 		h.refuse(w, r, http.StatusForbidden, err)
 		return
 	}
-	answer, err := Decide(r.Form, h.config())
+	answer, err := Decide(r.Form, h.config(), called)
 	if err != nil {
 		h.refuse(w, r, http.StatusBadRequest, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String()+"\n")
-	details := append(answer.details, slog.Duration("took", time.Since(start)))
-	h.log.LogAttrs(r.Context(), answer.level, answer.outcome, details...)
-}
-
-const (
-	maxBody       = 64 << 10 // bytes of a form; Plivo sends about 1 KiB
-	maxParameters = 100      // Plivo sends some 30; plivo-go's signature takes time by the square of them
-)
-
-// readForm reads query and form into r.Form, or says why it can't and with which status to refuse.
-func readForm(r *http.Request) (status int, err error) {
-	err = r.ParseForm()
-	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
-	switch {
-	case tooLarge:
-		return http.StatusRequestEntityTooLarge, fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
-	case err != nil:
-		return http.StatusBadRequest, errors.New("the query or form is cut off, or not escaped as %XX")
-	case len(r.Form) > maxParameters:
-		return http.StatusBadRequest, fmt.Errorf("there are more than %d parameters", maxParameters)
-	}
-	return 0, nil
+	h.log.Log(r.Context(), answer.level, answer.outcome, append(answer.details, "took", time.Since(start))...)
 }
 
 // refuse logs why a request gets no XML, and tells whoever sent it.
@@ -119,36 +116,38 @@ type Answer struct {
 	elements []any // of plivo-go/xml, inside Response
 	level    slog.Level
 	outcome  string
-	details  []slog.Attr
+	details  []any // names and values in turn
 }
 
 // Decide returns the answer to the parameters of a request, which
-// https://www.plivo.com/docs/voice/xml/request describes, or an error if they describe no call.
+// https://www.plivo.com/docs/voice/xml/request describes, or an error if they describe no call. called is
+// the URL that Plivo called, and is to call again when a Dial has ended.
 //
-// No answer has a Dial without callerId and callerName, since Plivo would show the caller's own number and
-// name, or with another number there than the Plivo number called. Nor does it hold any number but that and
-// the one to dial.
-func Decide(form url.Values, config *Config) (Answer, error) {
+// Each Dial has one number to dial, and the Plivo number called as callerId and callerName: without them,
+// Plivo would show the caller's own number and name. No answer holds another number.
+func Decide(form url.Values, config *Config, called string) (Answer, error) {
 	from, badFrom := ParseNumber(form.Get("From"))
 	to, badTo := ParseNumber(form.Get("To"))
 	cause := cmp.Or(form.Get("HangupCause"), form.Get("HangupCauseName"))
+	dialEnded := form.Has("DialStatus") // sent to the action of a Dial
 	pairings, listed := config.Serving(to)
 	pairing, paired := pairings[from]
 
-	const info, warn = slog.LevelInfo, slog.LevelWarn
-	call := []slog.Attr{
-		slog.String("call", shown(uuidShape, form.Get("CallUUID"))),
-		slog.String("from", from.String()),
-		slog.String("to", to.String()),
-	}
-	reject := func(level slog.Level, why string) (Answer, error) {
-		return Answer{hangup(config), level, "call rejected: " + why, call}, nil
-	}
+	level, why := slog.LevelInfo, ""
+	details := []any{"call", shown(uuidShape, form.Get("CallUUID")), "from", from.String(), "to", to.String()}
 	switch {
-	case form.Get("Event") == "Hangup" || cause != "": // Plivo's hangup_url defaults to the answer URL
-		return Answer{nil, info, "call ended", append(call,
-			slog.String("cause", shown(causeShape, cause)),
-			slog.String("seconds", shown(secondsShape, form.Get("Duration"))))}, nil
+	case form.Get("Event") == "Hangup", cause != "" && !dialEnded: // hangup_url defaults to the answer URL
+		details = append(details, "cause", shown(causeShape, cause),
+			"seconds", shown(secondsShape, form.Get("Duration")))
+		return Answer{nil, level, "call ended", details}, nil
+	case dialEnded:
+		status, elements := form.Get("DialStatus"), []any(nil)
+		if status != "completed" && status != "cancel" { // by the caller
+			elements = speak(config, config.NoAnswerMessage)
+		}
+		details = append(details, "status", shown(causeShape, status),
+			"cause", shown(causeShape, form.Get("DialHangupCause")))
+		return Answer{elements, level, "dial ended", details}, nil
 	case !form.Has("From"):
 		return Answer{}, errors.New("the parameter From is missing")
 	case !form.Has("To"):
@@ -158,25 +157,33 @@ func Decide(form url.Values, config *Config) (Answer, error) {
 	case badTo != nil:
 		return Answer{}, errors.New("the parameter To is not a phone number")
 	case badFrom != nil:
-		return reject(info, "the caller's number is withheld or no phone number")
+		why = "the caller's number is withheld or no phone number"
+	case config.NoAnswerMessage != "" && called == "":
+		return Answer{}, errMalformedHost
 	case from == to:
-		return reject(warn, "the caller's number is the Plivo number called")
+		level, why = slog.LevelWarn, "the caller's number is the Plivo number called"
 	case !paired && listed:
-		return reject(info, "the caller is in no pairing of this Plivo number, which plivoNumbers lists")
+		why = "the caller is in no pairing of this Plivo number, which plivoNumbers lists"
 	case !paired:
-		return reject(info, "the caller is not in customerAgentMap; plivoNumbers does not list this number")
+		why = "the caller is not in customerAgentMap; plivoNumbers does not list this number"
 	case pairing.Peer == to:
-		return reject(warn, "the number to dial is the Plivo number called; correct that pairing")
+		level, why = slog.LevelWarn, "the number to dial is the Plivo number called; correct that pairing"
 	}
-	return Answer{dial(config, pairing.Peer, to), info, "dialling", append(call,
-		slog.String("caller", pairing.Caller()),
-		slog.String("dialled", pairing.Peer.String()))}, nil
+	if why != "" {
+		elements := append(speak(config, config.UnknownCallerMessage), new(xml.HangupElement))
+		if config.UnknownCallerMessage == "" { // so it ends unanswered, for which Plivo does not bill
+			elements = []any{new(xml.HangupElement).SetReason("rejected")}
+		}
+		return Answer{elements, level, "call rejected: " + why, details}, nil
+	}
+	details = append(details, "caller", pairing.Caller(), "dialled", pairing.Peer.String())
+	return Answer{dial(config, pairing.Peer, to, called), level, "dialling", details}, nil
 }
 
-func dial(config *Config, peer, called Number) []any {
+func dial(config *Config, peer, plivoNumber Number, action string) []any {
 	dial := new(xml.DialElement).
-		SetCallerID(called.Digits()).
-		SetCallerName(called.Digits()).
+		SetCallerID(plivoNumber.Digits()).
+		SetCallerName(plivoNumber.Digits()).
 		SetContents([]any{new(xml.NumberElement).SetContents(peer.Digits())})
 	if config.RingTimeout > 0 {
 		dial = dial.SetTimeout(config.RingTimeout)
@@ -184,34 +191,28 @@ func dial(config *Config, peer, called Number) []any {
 	if config.TimeLimit > 0 {
 		dial = dial.SetTimeLimit(config.TimeLimit)
 	}
-	if config.ConnectingMessage == "" {
-		return []any{dial}
+	if config.NoAnswerMessage != "" {
+		dial = dial.SetAction(action)
 	}
-	return []any{new(xml.SpeakElement).AddSpeak(config.ConnectingMessage), dial}
+	return append(speak(config, config.ConnectingMessage), dial)
 }
 
-// hangup ends the call unanswered, for which Plivo does not bill, unless there is something to say first.
-func hangup(config *Config) []any {
-	if config.UnknownCallerMessage == "" {
-		return []any{new(xml.HangupElement).SetReason("rejected")}
+// speak says a message; nothing if it is "".
+func speak(config *Config, message string) []any {
+	if message == "" {
+		return nil
 	}
-	return []any{new(xml.SpeakElement).AddSpeak(config.UnknownCallerMessage), new(xml.HangupElement)}
+	speak := new(xml.SpeakElement).AddSpeak(message)
+	if config.Language != "" {
+		speak.Language = &config.Language // SetLanguageVoice would set a voice, too
+	}
+	return []any{speak}
 }
 
-// A Signer computes signatures of version 3: https://www.plivo.com/docs/voice/concepts/signature-validation.
-// It is a function because no print of a struct shows what that holds, here the auth token.
-type Signer func(uri, method, nonce string, params map[string]string) string
-
-func NewSigner(token string) Signer {
-	return func(uri, method, nonce string, params map[string]string) string {
-		return plivo.ComputeSignatureV3(token, uri, method, nonce, params)
-	}
-}
-
-// checkSignature returns an error unless Plivo signed r, whose form is read, or no signature is needed.
-// Version 2 does not count: it does not cover the parameters.
-func (h *Handler) checkSignature(r *http.Request) error {
-	if h.sign == nil {
+// checkSignature returns an error unless Plivo called that URL and signed r, whose form is read, or no
+// signature is needed. Version 2 does not count: it does not cover the parameters.
+func (h *Handler) checkSignature(r *http.Request, called string) error {
+	if h.token == "" {
 		return nil
 	}
 	given := slices.Concat(r.Header["X-Plivo-Signature-V3"], r.Header["X-Plivo-Signature-Ma-V3"])
@@ -219,9 +220,8 @@ func (h *Handler) checkSignature(r *http.Request) error {
 	if len(given) == 0 || nonce == "" {
 		return errors.New("the header X-Plivo-Signature-V3 or X-Plivo-Signature-V3-Nonce is missing")
 	}
-	called, err := h.calledURL(r)
-	if err != nil {
-		return err
+	if called == "" {
+		return errMalformedHost
 	}
 	posted := map[string]string{}
 	for name, values := range r.Form {
@@ -234,7 +234,8 @@ func (h *Handler) checkSignature(r *http.Request) error {
 	}
 	// plivo-go parses the URL again. Encoding the query anew leaves nothing in it that could then count as
 	// something else, such as a fragment.
-	want := h.sign(called+"?"+r.URL.Query().Encode(), r.Method, nonce, posted)
+	uri := called + "?" + r.URL.Query().Encode()
+	want := plivo.ComputeSignatureV3(h.token, uri, r.Method, nonce, posted)
 	for signature := range strings.SplitSeq(strings.Join(given, ","), ",") {
 		if hmac.Equal([]byte(strings.TrimSpace(signature)), []byte(want)) {
 			return nil
@@ -242,26 +243,28 @@ func (h *Handler) checkSignature(r *http.Request) error {
 	}
 	return fmt.Errorf("the signature does not fit %s; compare that with the answer URL in Plivo's console: "+
 		"if they differ, set PUBLIC_URL to what the console has before /handleincoming/; "+
-		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged", shown(urlShape, called))
+		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged", called)
 }
 
 // calledURL returns the URL, without its query, that Plivo called: by PUBLIC_URL, else by what a proxy or the
-// connection says. Anyone can send these headers, so only a bare host may be there, not also a path or query.
-func (h *Handler) calledURL(r *http.Request) (string, error) {
+// connection says. Anyone can send these headers: it is "" if they have more than a host.
+func (h *Handler) calledURL(r *http.Request) string {
 	if h.publicURL != "" {
-		return h.publicURL + r.URL.EscapedPath(), nil
+		return h.publicURL + r.URL.EscapedPath()
 	}
-	proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",") // the first of a chain of proxies
+	// Each of a chain of proxies may add its own; the first is what Plivo called.
+	scheme, _, _ := strings.Cut(strings.ToLower(r.Header.Get("X-Forwarded-Proto")), ",")
 	host, _, _ := strings.Cut(cmp.Or(r.Header.Get("X-Forwarded-Host"), r.Host), ",")
-	origin := "http://" + host
-	if strings.EqualFold(proto, "https") {
-		origin = "https://" + host
+	if scheme != "https" {
+		scheme = "http"
 	}
-	if u, err := url.Parse(origin); err != nil || host == "" || u.Host != host {
-		return "", errors.New("the Host or X-Forwarded-Host header is malformed")
+	if len(host) > 255 || !hostShape.MatchString(host) {
+		return ""
 	}
-	return origin + r.URL.EscapedPath(), nil
+	return scheme + "://" + host + r.URL.EscapedPath()
 }
+
+var errMalformedHost = errors.New("the Host or X-Forwarded-Host header is malformed")
 
 // ParsePublicURL reads what comes before /handleincoming/ in the URL that Plivo calls, such as
 // https://example.com or https://example.com/prefix; "" if that is not known.
@@ -271,8 +274,11 @@ func ParsePublicURL(text string) (string, error) {
 		return "", nil
 	}
 	u, err := url.Parse(text)
+	if err == nil {
+		_, err = strconv.ParseUint(cmp.Or(u.Port(), "80"), 10, 16)
+	}
 	defaultPorts := map[string]string{"http": ":80", "https": ":443"} // which Plivo leaves out
-	if err != nil || u.Host == "" || u.User != nil || defaultPorts[u.Scheme] == "" ||
+	if err != nil || !hostShape.MatchString(u.Host) || u.User != nil || defaultPorts[u.Scheme] == "" ||
 		strings.ContainsAny(text, "?#") || strings.Contains(u.Path, "handleincoming") {
 		return "", errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, " +
 			"such as https://example.com: correct or unset it")
@@ -289,9 +295,8 @@ var (
 	secondsShape = regexp.MustCompile(`^[0-9]{1,5}$`)
 	methodShape  = regexp.MustCompile(`^[A-Z]+$`)
 	pathShape    = regexp.MustCompile(`^/([A-Za-z/._~-]*[0-9]){0,4}[A-Za-z/._~-]*$`)
-	urlShape     = regexp.MustCompile(`^https?://` +
-		`([\w-]+\.)*([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?` +
-		`(/[\w/.~%-]*)?$`)
+	hostShape    = regexp.MustCompile(`^([\w-]+\.)*` +
+		`([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?$`)
 )
 
 func shown(shape *regexp.Regexp, text string) string {

@@ -100,7 +100,7 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 	host := "127.0.0.1"
 	if token := strings.TrimSpace(getenv("PLIVO_AUTH_TOKEN")); token != "" {
 		host = ""
-		handler.sign = NewSigner(token)
+		handler.token = token
 		if handler.publicURL, err = ParsePublicURL(getenv("PUBLIC_URL")); err != nil {
 			return err
 		}
@@ -129,8 +129,8 @@ func serve(ctx context.Context, file *ConfigFile, getenv func(string) string, lo
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings,
-		"signatures_checked", handler.sign != nil)
-	if handler.sign == nil {
+		"signatures_checked", handler.token != "")
+	if handler.token == "" {
 		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone who reaches this server can ask who is paired " +
 			"with whom; it listens on localhost only. Before you expose it, set the token of Plivo's console")
 	}
