@@ -26,7 +26,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -1228,8 +1227,9 @@ func TestSignatureThroughReverseProxy(t *testing.T) {
 
 func TestWithoutTokenOnlyLocalhostIsServed(t *testing.T) {
 	for value, want := range map[string]string{
-		" \n": `address=127\.0\.0\.1:.*signatures_checked=false\n.*level=WARN msg="PLIVO_AUTH_TOKEN is not set`,
-		token: `address=(\[::\]|0\.0\.0\.0):.*signatures_checked=true\n$`, // the latter on a machine without IPv6
+		" \n": `address=127\.0\.0\.1:.*signatures_checked=false\n` +
+			`.*level=WARN msg="PLIVO_AUTH_TOKEN is not set.* or proxy on this machine passes everyone on`,
+		token: `address=(\[::\]|0\.0\.0\.0):.*signatures_checked=true\n$`, // the latter without IPv6
 	} {
 		p := start(t, sampleConfig, map[string]string{"PLIVO_AUTH_TOKEN": value})
 		waitUntil(t, p.log, func() bool { return regexp.MustCompile(want).MatchString(p.log.String()) })
@@ -1237,53 +1237,77 @@ func TestWithoutTokenOnlyLocalhostIsServed(t *testing.T) {
 }
 
 func TestExitStatusAndOutput(t *testing.T) {
-	good, bad, one := filepath.Join(t.TempDir(), "good.json"), filepath.Join(t.TempDir(), "bad.json"), filepath.Join(t.TempDir(), "one.json")
-	write(t, good, sampleConfig)
-	write(t, bad, "{\"customerAgentMap\": {\n\"14156667777\": 5}}")
-	write(t, one, `{"customerAgentMap": {"14156667777": "14156667778"}}`)
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"good": sampleConfig,
+		"bad":  "{\"customerAgentMap\": {\n\"14156667777\": 5}}",
+		"one":  `{"customerAgentMap": {"14156667777": "14156667778"}}`,
+	} {
+		write(t, filepath.Join(dir, name+".json"), text)
 	}
+	t.Chdir(dir)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
 	_, takenPort, _ := net.SplitHostPort(taken.Addr().String())
-
+	const (
+		badAgent = "bad.json:2: the agent must be one phone number in quotes"
+		badPort  = "PORT in the environment must be a number from 1 to 65535: correct or unset it\n"
+		inUse    = ": set PORT to another port, above 1023, " +
+			"or stop the program that has this one (on macOS often AirPlay Receiver)\n"
+		noToken = "PUBLIC_URL is set, but PLIVO_AUTH_TOKEN is not, so anyone could ask who is paired"
+	)
 	for _, test := range []struct {
-		args           string
-		env            string
+		args, env      string
 		status         int
 		stdout, stderr string // stderr: part of it; "" for nothing at all
 	}{
-		{"-check -config " + good, "PORT=x", 0, good + ": ok, 2 pairings\n", ""},
-		{"-check -config " + one, "", 0, one + ": ok, 1 pairing\n", ""},
-		{"-check -config " + bad, "", 1, "", bad + ":2: the agent must be one phone number in quotes (a map of them belongs in plivoNumbers)\n"},
-		{"-config " + bad, "", 1, "", bad + ":2: the agent must be one phone number in quotes (a map of them belongs in plivoNumbers)\n"},
-		{"-config " + good + "x", "", 1, "", "no such file or directory: put a file there that can be read, or name another with -config\n"},
-		{"-config " + t.TempDir(), "", 1, "", "is not a regular file: put"},
-		{"-config " + fifo, "", 1, "", fifo + " is not a regular file: put"},
-		{"-check -config /dev/zero", "", 1, "", "/dev/zero is not a regular file: put"},
-		{"-config " + good, "PORT=http", 1, "", "PORT in the environment must be a number from 1 to 65535: correct or unset it\n"},
-		{"-config " + good, "PORT=0", 1, "", "PORT in the environment"},
-		{"-config " + good, "PORT=65536", 1, "", "PORT in the environment"},
-		{"-config " + good, "PORT=" + takenPort, 1, "", "address already in use; another program has the port (on macOS often AirPlay Receiver): stop that, or set PORT to another\n"},
-		{"-config " + good, "PUBLIC_URL=x", 1, "", "PUBLIC_URL must be"},
+		{"-check -config good.json", "PORT=x", 0, "good.json: ok, 2 pairings\n", ""},
+		{"-check -config one.json", "", 0, "one.json: ok, 1 pairing\n", ""},
+		{"-check -config bad.json", "", 1, "", badAgent},
+		{"-config bad.json", "", 1, "", badAgent},
+		{"-config none.json", "", 1, "", "none.json: "},
+		{"-config none.json", "", 1, "", ": put a file there that can be read, or name another with -config"},
+		{"-config .", "", 1, "", ". is not a regular file: put a file there"},
+		{"-config good.json", "PORT=http", 1, "", badPort},
+		{"-config good.json", "PORT=0", 1, "", badPort},
+		{"-config good.json", "PORT=65536", 1, "", badPort},
+		{"-config good.json", "PORT=" + takenPort, 1, "", "cannot start: listen tcp"},
+		{"-config good.json", "PORT=" + takenPort, 1, "", inUse},
+		{"-config good.json", "PUBLIC_URL=x", 1, "", "PUBLIC_URL must be"},
+		{"-config good.json", "PUBLIC_URL=https://a PLIVO_AUTH_TOKEN= PLIVO_AUTHTOKEN=t", 1, "", noToken},
 		{"-h", "", 0, "", "Usage: number-masking"},
 		{"-chekc", "", 2, "", "not defined: -chekc\nUsage: number-masking"},
-		{"config.json", "", 2, "", "use -config"},
+		{"good.json", "", 2, "", "use -config"},
 	} {
 		var stdout, stderr logBuffer
-		name, value, _ := strings.Cut(test.env, "=")
-		getenv := func(key string) string { return map[string]string{"PLIVO_AUTH_TOKEN": token, name: value}[key] }
+		env := map[string]string{"PLIVO_AUTH_TOKEN": token}
+		for setting := range strings.FieldsSeq(test.env) {
+			name, value, _ := strings.Cut(setting, "=")
+			env[name] = value
+		}
+		getenv := func(name string) string { return env[name] }
 		status := run(t.Context(), strings.Fields(test.args), getenv, &stdout, &stderr)
 		if status != test.status || stdout.String() != test.stdout {
-			t.Errorf("%s: exit status %d, output %q; want %d, %q", test.args, status, &stdout, test.status, test.stdout)
+			t.Errorf("%s %s: exit status %d, output %q; want %d, %q",
+				test.env, test.args, status, &stdout, test.status, test.stdout)
 		}
-		if !strings.Contains(stderr.String(), test.stderr) || test.stderr == "" && stderr.String() != "" {
-			t.Errorf("%s: error output %q, want %q", test.args, &stderr, test.stderr)
+		if !stderr.has(test.stderr) || test.stderr == "" && stderr.String() != "" {
+			t.Errorf("%s %s: error output %q, want %q", test.env, test.args, &stderr, test.stderr)
+		}
+		noNumbers(t, "the error output", stderr.String())
+	}
+}
+
+func TestWhatIsNoRegularFileIsRefused(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	makeFIFO(t, fifo)
+	for _, path := range []string{fifo, "/dev/zero", t.TempDir()} {
+		_, err := (&ConfigFile{path: path}).Load()
+		if !strings.Contains(fmt.Sprint(err), path+" is not a regular file: put") {
+			t.Error(err)
 		}
 	}
 }
@@ -1315,7 +1339,7 @@ func TestRequestInFlightIsAnsweredDuringShutdown(t *testing.T) {
 		t.Fatalf("the request was not begun: %q, %v", line, err)
 	}
 	_, _ = reader.ReadString('\n')
-	p.cancel()
+	p.signal(os.Interrupt)
 	p.log.waitFor(t, "msg=\"stopping")
 	fmt.Fprint(conn, form)
 	response, err := http.ReadResponse(reader, nil)
@@ -1327,174 +1351,307 @@ func TestRequestInFlightIsAnsweredDuringShutdown(t *testing.T) {
 	p.stop(t)
 }
 
+// Also if SIGHUP comes soon after, as systemd's SendSIGHUP=yes and the end of a session send it.
 func TestSignalsStopTheBinary(t *testing.T) {
+	t.Parallel()
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
-		log := new(logBuffer)
-		p := startBinary(t, "config.json", log)
-		if err := errors.Join(p.command.Process.Signal(signal), p.command.Wait()); err != nil {
-			t.Errorf("%s: %v\n%s", signal, err, p.log)
-		}
-		if !strings.HasSuffix(log.String(), "msg=stopped\n") {
-			t.Errorf("log: %s", log)
+		for pause := range 6 {
+			p := startBinary(t, "config.json", nil)
+			p.call(t, 100) // so that lines of the log are still to be written
+			p.signal(signal)
+			time.Sleep(time.Duration(pause) * time.Millisecond)
+			p.signal(syscall.SIGHUP)
+			if status := p.wait(t); status != 0 || !strings.HasSuffix(p.log.String(), "msg=stopped\n") {
+				t.Errorf("%s, then SIGHUP after %d ms: exit status %d; log: %s", signal, pause, status, p.log)
+			}
 		}
 	}
 }
 
 // ---- Its log ----
 
+// What a test of a log has in common: a binary whose log goes to a pipe is called some times and stopped,
+// and must then exit with 0. meanwhile is told each stage: "started", "called" and "stopped".
+func logToPipe(t *testing.T, calls int, meanwhile func(stage string, p *process, reader *os.File)) {
+	t.Parallel()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	p := startBinary(t, "config.json", writer)
+	writer.Close() // here; the binary has its own
+	meanwhile("started", p, reader)
+	p.call(t, calls)
+	meanwhile("called", p, reader)
+	p.signal(syscall.SIGTERM)
+	meanwhile("stopped", p, reader)
+	if status := p.wait(t); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
 // Nobody reads the log, so the pipe that it goes to fills up; then somebody does.
 func TestStalledLogStopsNoCall(t *testing.T) {
-	t.Parallel()
-	reader, writer := pipe(t)
-	p := startBinary(t, "config.json", writer)
-	const calls = 20000 // more than the queue and the pipe hold
-	p.call(t, calls)
-
+	const calls = 20_000 // more than the queue and the pipe hold
 	var log logBuffer
-	go func() { _, _ = io.Copy(&log, reader) }()
-	dropped := regexp.MustCompile(`(?m)^level=WARN msg="log lines dropped" lines=([0-9]+)$`)
-	waitUntil(t, &log, func() bool { return dropped.MatchString(log.String()) })
-	p.call(t, 1)
-	if err := errors.Join(p.command.Process.Signal(syscall.SIGTERM), p.command.Wait()); err != nil {
-		t.Error(err)
+	read := make(chan struct{})
+	logToPipe(t, calls, func(stage string, p *process, reader *os.File) {
+		switch stage {
+		case "called":
+			go func() {
+				defer close(read)
+				_, _ = io.Copy(&log, reader)
+			}()
+			log.waitFor(t, `msg="log lines dropped"`)
+			p.call(t, 1)
+		case "stopped":
+			<-read
+		}
+	})
+	log.accountsFor(t, calls+1)
+	if !log.has("log lines dropped") || !strings.HasSuffix(log.String(), "msg=stopped\n") {
+		t.Errorf("log ends with %.200s", log.String()[max(0, len(log.String())-200):])
 	}
-	log.waitFor(t, "msg=stopped")
-	logged := strings.Count(log.String(), "msg=dialling")
-	lost, _ := strconv.Atoi(dropped.FindStringSubmatch(log.String())[1])
-	if lost == 0 || logged+lost != calls+1 {
-		t.Errorf("%d calls logged and %d lines dropped of %d", logged, lost, calls+1)
+}
+
+// A log that is read slowly is written to its end all the same.
+func TestSlowlyReadLogIsWrittenToItsEnd(t *testing.T) {
+	const calls = 3000
+	var log logBuffer
+	logToPipe(t, calls, func(stage string, p *process, reader *os.File) {
+		if stage != "stopped" {
+			return
+		}
+		for chunk := make([]byte, 4<<10); ; time.Sleep(20 * time.Millisecond) { // it is this that is slow
+			n, err := reader.Read(chunk)
+			_, _ = log.Write(chunk[:n])
+			if err != nil {
+				return
+			}
+		}
+	})
+	log.accountsFor(t, calls)
+	if log.has("dropped") || !strings.HasSuffix(log.String(), "msg=stopped\n") {
+		t.Errorf("log: %s", log.String())
 	}
 }
 
 // A log that stays stalled holds up no signal either.
 func TestStalledLogStopsNoSignal(t *testing.T) {
-	t.Parallel()
-	_, writer := pipe(t)
-	p := startBinary(t, "config.json", writer)
-	p.call(t, 1000)
-	if err := errors.Join(p.command.Process.Signal(syscall.SIGTERM), p.command.Wait()); err != nil {
-		t.Error(err)
-	}
+	logToPipe(t, 1000, func(string, *process, *os.File) {})
 }
 
 // As with 2>&1 | head -1: the log's reader leaves, and a write would raise SIGPIPE.
 func TestGoneLogReaderStopsNoCall(t *testing.T) {
+	logToPipe(t, 100, func(stage string, p *process, reader *os.File) { reader.Close() })
+}
+
+// A disk that is full for a while takes a part of a line, and then none. When there is room again, the next
+// line begins on its own, and the log says how many are missing.
+func TestFullDiskCostsOnlyLines(t *testing.T) {
 	t.Parallel()
-	reader, writer := pipe(t)
-	p := startBinary(t, "config.json", writer)
-	reader.Close()
-	p.call(t, 100)
-	if err := errors.Join(p.command.Process.Signal(syscall.SIGTERM), p.command.Wait()); err != nil {
-		t.Error(err)
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip(err)
 	}
+	path := filepath.Join(t.TempDir(), "log")
+	p := startWith(t, "config.json", nil, func(p *process, env []string) {
+		p.startCommand(t, env, nil, shell, "-c", `ulimit -f 8 && exec "$0" -config "$1" 2>>"$2"`,
+			binary(t), p.path, path)
+	})
+	full := func(calls int) (log string) {
+		p.call(t, calls)
+		waitUntil(t, p.log, func() bool {
+			text, err := os.ReadFile(path)
+			log = string(text)
+			return err == nil && len(log) == 4096
+		})
+		return log
+	}
+	before := full(100)
+	if err := os.Truncate(path, 0); err != nil { // makes room for the next
+		t.Fatal(err)
+	}
+	p.call(t, 1)
+	var after string
+	waitUntil(t, p.log, func() bool {
+		text, _ := os.ReadFile(path)
+		after = string(text)
+		return strings.Count(after, "\n") >= 3
+	})
+	p.stop(t)
+	want := regexp.MustCompile(`^\ntime=.*\nlevel=WARN msg="log lines dropped" lines=[0-9]+\n$`)
+	if !want.MatchString(after) {
+		t.Errorf("after the disk was full: %s", after)
+	}
+	(&logBuffer{text: *bytes.NewBufferString(before + after)}).accountsFor(t, 101)
 }
 
-// What could not be written is counted in the next line that can be.
+// Each line that is not written whole is counted, as soon as that can be said; what follows half a line
+// begins on its own.
 func TestLogSaysHowManyLinesFailed(t *testing.T) {
-	var log failingWriter
-	log.failing.Store(true)
-	q := newLogQueue(&log)
-	for i := range 2 {
-		fmt.Fprintln(q, "lost")
-		waitUntil(t, &log, func() bool { return q.dropped.Load() == int64(i+1) })
+	const notice = "level=WARN msg=\"log lines dropped\" lines="
+	for _, test := range []struct {
+		name  string
+		takes []int // bytes of each write, from the first; of those after them, all
+		lines int
+		want  string
+	}{
+		{"nothing fails", nil, 2, "line 1\nline 2\n"},
+		{"none of two lines, nor a notice", []int{0, 0, 0, 0}, 3, "line 3\n" + notice + "2\n"},
+		{"half a line", []int{3}, 2, "lin\n" + notice + "1\nline 2\n"},
+		{"half a line, half a notice", []int{3, 9, 0}, 3, "lin\nlevel=WA\n" + notice + "2\nline 3\n"},
+		{"half a line, then nothing", []int{3, 0, 0, 0}, 3, "lin\nline 3\n" + notice + "2\n"},
+		{"a line break only", []int{3, 1, 0}, 3, "lin\n" + notice + "2\nline 3\n"},
+		{"all but the line break", []int{6}, 2, "line 1\nline 2\n"},
+		{"the last line", []int{7, 0}, 2, "line 1\n" + notice + "1\n"},
+		{"half the last line", []int{7, 3}, 2, "line 1\nlin\n" + notice + "1\n"},
+	} {
+		w := &fullWriter{takes: test.takes}
+		q := newLogQueue(w)
+		for i := range test.lines {
+			fmt.Fprintf(q, "line %d\n", i+1)
+		}
+		q.flush()
+		if got := w.String(); got != test.want {
+			t.Errorf("%s: log\n%s\nwant\n%s", test.name, got, test.want)
+		}
+		fmt.Fprintln(q, "after the end")
 	}
-	log.failing.Store(false)
-	fmt.Fprintln(q, "three")
-	q.close()
-	if got, want := log.String(), "level=WARN msg=\"log lines dropped\" lines=2\nthree\n"; got != want {
-		t.Errorf("log %q, want %q", got, want)
-	}
-	fmt.Fprintln(q, "after the end")
 }
 
-type failingWriter struct {
+// A fullWriter takes only so many bytes of each write.
+type fullWriter struct {
 	logBuffer
-	failing atomic.Bool
+	takes []int
 }
 
-func (w *failingWriter) Write(p []byte) (int, error) {
-	if w.failing.Load() {
-		return 0, syscall.ENOSPC
+func (w *fullWriter) Write(p []byte) (int, error) {
+	if len(w.takes) == 0 {
+		return w.logBuffer.Write(p)
 	}
-	return w.logBuffer.Write(p)
+	n := w.takes[0]
+	w.takes = w.takes[1:]
+	_, _ = w.logBuffer.Write(p[:n])
+	return n, syscall.ENOSPC
 }
 
 // ---- Edits of config.json while calls come in ----
 
+// As Kubernetes mounts a ConfigMap, config.json leads through ..data, which is switched from one folder to
+// the next. The steps edit it in each way that there is; after each, the customer's agent is told, or why
+// the pairings before stay in force.
 func TestEditsTakeEffectWhileCallsComeIn(t *testing.T) {
 	t.Parallel()
-	// As Kubernetes mounts a ConfigMap: config.json leads through ..data, which is switched from one
-	// folder to the next.
+	t0 := time.Now().Add(-time.Hour)
 	dir := t.TempDir()
-	path := filepath.Join(dir, "config.json")
-	inDir := func(name string) string { return filepath.Join(dir, name) }
-	pairedWith := func(agent string) string {
-		return fmt.Sprintf("{\n\"customerAgentMap\": {\n\"14156667777\": \"%s\",\n\"14156667779\": \"14156667780\"\n}}\n", agent)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	path := in("config.json")
+	paired := func(agent string) string {
+		return "{\n\"customerAgentMap\": {\n" +
+			"\"14156667777\": \"" + agent + "\",\n\"14156667779\": \"14156667780\"\n}}\n"
 	}
-	must := func(errs ...error) {
-		t.Helper()
-		if err := errors.Join(errs...); err != nil {
+	folder := func(name, agent string) {
+		if err := os.Mkdir(in(name), 0o700); err != nil {
 			t.Fatal(err)
 		}
+		write(t, in(name+"/config.json"), paired(agent))
 	}
-	must(os.Mkdir(inDir("..v1"), 0o700), os.Mkdir(inDir("..v2"), 0o700))
-	write(t, inDir("..v1/config.json"), pairedWith("14156660001"))
-	write(t, inDir("..v2/config.json"), pairedWith("14156660002"))
-	must(os.Symlink("..v1", inDir("..data")), os.Symlink("..data/config.json", path))
-	p := startOn(t, path, nil)
+	folder("..v1", "14156660001")
+	folder("..v2", "14156660002")
+	err := errors.Join(os.Symlink("..v1", in("..data")), os.Symlink("..data/config.json", path))
+	if err != nil {
+		t.Skip(err) // Windows asks for a privilege
+	}
+	p := startOn(t, path)
 	stopCalls := p.keepCalling(t)
-
 	p.waitForAgent(t, "14156660001")
-	must(os.Symlink("..v2", inDir("..new")), os.Rename(inDir("..new"), inDir("..data")))
-	p.waitForAgent(t, "14156660002")
-
-	before, err := os.Stat(path)
-	must(err)
-	write(t, path, pairedWith("14156660003")) // in place, through the links, as long as before
-	must(os.Chtimes(path, before.ModTime(), before.ModTime()))
-	p.waitForAgent(t, "14156660003")
-
-	write(t, inDir("new"), pairedWith("14156660004"))
-	must(os.Chtimes(inDir("new"), before.ModTime().Add(-time.Hour), before.ModTime().Add(-time.Hour)), os.Rename(inDir("new"), path))
-	p.waitForAgent(t, "14156660004")
-
-	whole := pairedWith("14156660005") // in two halves, the first for long enough to be tried
-	write(t, path, whole[:60])
-	p.log.waitFor(t, "config.json:4:7: the file ends too early")
-	p.waitForAgent(t, "14156660004")
-	write(t, path, whole)
-	p.waitForAgent(t, "14156660005")
-
-	write(t, path, "{\n\"customerAgentMap\": {\n\"14156667777\": \"14156660006\",\n\"14156667779\": \"14156660006\"\n}}\n")
-	p.log.waitFor(t, "config.json:4: the agent is already the agent of the pairing in line 3")
-	p.waitForAgent(t, "14156660005")
-
-	must(os.Rename(path, inDir("away")))
-	p.log.waitFor(t, "no such file or directory")
-	must(syscall.Mkfifo(path, 0o600))
-	p.log.waitFor(t, "is not a regular file")
-	p.waitForAgent(t, "14156660005")
-	must(os.Remove(path))
-	write(t, path, pairedWith("14156660007"))
-	p.waitForAgent(t, "14156660007")
-
-	write(t, path, `{"app": {"port": 1}, "customerAgentMap": {"14156667779": "14156667780"}}`) // one pairing removed
-	p.waitForAgent(t, "")
+	agent := "14156660001"
+	for _, step := range []struct {
+		name  string
+		edit  func() error
+		agent string // who is rung then, the same as before if ""
+		log   string // then says
+	}{
+		{"switch the symlink", func() error {
+			return errors.Join(os.Symlink("..v2", in("..new")), os.Rename(in("..new"), in("..data")))
+		}, "14156660002", ""},
+		{"in place, through the links, as long and as old as before", func() error {
+			info, err := os.Stat(path)
+			write(t, path, paired("14156660003"))
+			return errors.Join(err, os.Chtimes(path, info.ModTime(), info.ModTime()))
+		}, "14156660003", ""},
+		{"rename an older file", func() error {
+			write(t, in("new"), paired("14156660004"))
+			return errors.Join(os.Chtimes(in("new"), t0, t0), os.Rename(in("new"), path))
+		}, "14156660004", ""},
+		{"half of it, for long enough to be tried", func() error {
+			write(t, path, paired("14156660005")[:60])
+			return nil
+		}, "", "config.json:4:7: the file ends too early"},
+		{"all of it", func() error {
+			write(t, path, paired("14156660005"))
+			return nil
+		}, "14156660005", ""},
+		{"an agent twice", func() error {
+			write(t, path, strings.ReplaceAll(paired("14156660006"), "14156667780", "14156660006"))
+			return nil
+		}, "", "config.json:4: the agent is already the agent of the pairing in line 3"},
+		{"move it away", func() error { return os.Rename(path, in("away")) }, "", "no such file"},
+		{"a FIFO", func() error { makeFIFO(t, path); return nil }, "", "is not a regular file"},
+		{"far too large", func() error {
+			write(t, in("huge"), "")
+			return errors.Join(os.Truncate(in("huge"), 3<<30), os.Rename(in("huge"), path))
+		}, "", "is larger than 256 MB"},
+		{"a good one", func() error {
+			write(t, in("new"), paired("14156660007"))
+			return os.Rename(in("new"), path)
+		}, "14156660007", ""},
+		{"a pairing less", func() error {
+			write(t, path, `{"app": {"port": 1}, "customerAgentMap": {"14156667779": "14156667780"}}`)
+			return nil
+		}, "nobody", "app.port has changed: restart to use it"},
+	} {
+		if err := step.edit(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		p.log.waitFor(t, step.log)
+		agent = cmp.Or(step.agent, agent)
+		p.waitForAgent(t, agent)
+		if n := strings.Count(p.log.String(), step.log); step.log != "" && n != 1 {
+			t.Errorf("%s: %q is logged %d times", step.name, step.log, n)
+		}
+	}
 	sameXML(t, p.get(t, "/handleincoming/?From=14156660007&To="+plivoNumber), rejected)
-	sameXML(t, p.get(t, "/handleincoming/?From=14156667779&To="+plivoNumber), fmt.Sprintf(connect, "14156667780"))
-	p.log.waitFor(t, "app.port has changed: restart to use it")
-
+	other := fmt.Sprintf(connect, "14156667780")
+	sameXML(t, p.get(t, "/handleincoming/?From=14156667779&To="+plivoNumber), other)
 	if calls := stopCalls(); calls == 0 {
 		t.Error("no call was made meanwhile")
 	}
-	for _, once := range []string{"already the agent of the pairing", "is not a regular file", "ends too early", "app.port has changed"} {
-		if n := strings.Count(p.log.String(), once); n != 1 {
-			t.Errorf("%q is logged %d times", once, n)
+	for _, loaded := range []string{
+		`msg="config loaded" pairings=2`, `msg="config loaded" pairings=1`,
+		"config not loaded; the pairings loaded before stay in force",
+	} {
+		if !p.log.has(loaded) {
+			t.Errorf("not in the log: %s", loaded)
 		}
 	}
-	for _, loaded := range []string{"msg=\"config loaded\" pairings=2", "msg=\"config loaded\" pairings=1", "config not loaded; the pairings loaded before stay in force"} {
-		if !strings.Contains(p.log.String(), loaded) {
-			t.Errorf("not in the log: %s", loaded)
+}
+
+// Only a port that is neither the one before nor the one in use needs a restart.
+func TestChangedPortIsToldOnce(t *testing.T) {
+	t.Parallel()
+	p := start(t, `{"app": {"port": 1}, "customerAgentMap": {}}`, nil)
+	_, inUse, _ := net.SplitHostPort(p.addr)
+	for i, step := range []struct {
+		port  string
+		warns int // so far
+	}{{inUse, 0}, {"6000", 1}, {inUse, 1}, {"6000", 2}, {"6000 ", 2}, {"6001", 3}, {inUse, 3}} {
+		write(t, p.path, `{"app": {"port": `+step.port+`}, "customerAgentMap": {}}`)
+		p.log.waitForCount(t, `msg="config loaded"`, i+1)
+		if warns := strings.Count(p.log.String(), "app.port has changed: restart"); warns != step.warns {
+			t.Errorf("step %d: %d warnings; log: %s", i, warns, p.log)
 		}
 	}
 }
@@ -1504,20 +1661,15 @@ func TestHangupSignalLoadsAtOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "config.json")
 	write(t, path, "{\"customerAgentMap\": {}}")
-	p := startBinary(t, path, new(logBuffer))
-	hangup := func() {
-		if err := p.command.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-	}
+	p := startBinary(t, path, nil)
 	for i := range 3 {
-		hangup()
-		waitUntil(t, p.log, func() bool { return strings.Count(p.log.String(), "msg=\"config loaded\"") == i+1 })
+		p.signal(syscall.SIGHUP)
+		p.log.waitForCount(t, `msg="config loaded"`, i+1)
 	}
 	write(t, path, "{")
 	p.log.waitFor(t, "too early")
-	hangup()
-	waitUntil(t, p.log, func() bool { return strings.Count(p.log.String(), "too early") >= 2 })
+	p.signal(syscall.SIGHUP)
+	p.log.waitForCount(t, "too early", 2)
 	p.get(t, "/healthz")
 }
 
@@ -1534,14 +1686,15 @@ func (p *process) keepCalling(t testing.TB) (stop func() int) {
 				return
 			default:
 			}
-			response, err := http.Get("http://" + p.addr + "/handleincoming/?From=14156667777&To=" + plivoNumber)
+			response, err := http.Get("http://" + p.addr + "/handleincoming/?" + form)
 			if err != nil {
 				t.Errorf("call %d: %v", calls, err)
 				return
 			}
 			body, err := io.ReadAll(response.Body)
 			response.Body.Close()
-			if _, notXML := parseXML(string(body)); err != nil || response.StatusCode != 200 || notXML != nil {
+			_, notXML := parseXML(string(body))
+			if err != nil || response.StatusCode != 200 || notXML != nil {
 				t.Errorf("call %d: %s, %v, %v", calls, response.Status, err, notXML)
 				return
 			}
@@ -1567,31 +1720,38 @@ func TestSlowHugeAndBrokenRequests(t *testing.T) {
 		_, _ = io.WriteString(conn, request) // the server may close before it has read all
 		return conn
 	}
-	const post = "POST /handleincoming/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+	const (
+		get  = "GET /handleincoming/ HTTP/1.1\r\nHost: x\r\n"
+		post = "POST /handleincoming/ HTTP/1.1\r\nHost: x\r\n" +
+			"Content-Type: application/x-www-form-urlencoded\r\n"
+		call = "GET /handleincoming/?From=14156667777&To=14155550100 HTTP/1.1\r\n"
+	)
+	long := strings.Repeat("a", 65<<10)
 	var slow []net.Conn
 	for i := range 300 {
-		slow = append(slow, raw([]string{"", "GET /handleinc", "GET /handleincoming/ HTTP/1.1\r\nHost: x\r\nA: ", post + "Content-Length: 100\r\n\r\nFrom=1415"}[i%4]))
+		begun := []string{"", "GET /handleinc", get + "A: ", post + "Content-Length: 100\r\n\r\nFrom=1415"}
+		slow = append(slow, raw(begun[i%4]))
 	}
 	p.call(t, 20)
-	for name, test := range map[string]struct{ request, status string }{
-		"rubbish":             {"\x00\xff\r\n\r\n", "400"},
-		"no method":           {"\r\n\r\n\r\n", "400"},
-		"two hosts":           {"GET /handleincoming/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"},
-		"no host":             {"GET /handleincoming/ HTTP/1.1\r\n\r\n", "400"},
-		"host %zz":            {"GET /handleincoming/?From=14156667777&To=14155550100 HTTP/1.1\r\nHost: %zz\r\n\r\n", "200"},
-		"huge header":         {"GET /handleincoming/ HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("a", 40<<10) + "\r\n\r\n", "431"},
-		"huge URL":            {"GET /handleincoming/?" + strings.Repeat("a", 40<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n", "431"},
-		"huge form":           {post + "Content-Length: 1000000000\r\n\r\n" + strings.Repeat("a", 65<<10), "413"},
-		"huge chunk":          {post + "Transfer-Encoding: chunked\r\n\r\nfffffff\r\n" + strings.Repeat("a", 65<<10), "413"},
-		"broken chunk":        {post + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", "400"},
-		"negative length":     {post + "Content-Length: -1\r\n\r\n", "400"},
-		"asks for everything": {"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "200"},
+	for _, test := range []struct{ name, request, status string }{
+		{"rubbish", "\x00\xff\r\n\r\n", "400"},
+		{"no method", "\r\n\r\n\r\n", "400"},
+		{"two hosts", get + "Host: b\r\n\r\n", "400"},
+		{"no host", "GET /handleincoming/ HTTP/1.1\r\n\r\n", "400"},
+		{"host %zz", call + "Host: %zz\r\n\r\n", "200"},
+		{"huge header", get + "A: " + long + "\r\n\r\n", "431"},
+		{"huge URL", "GET /handleincoming/?" + long + " HTTP/1.1\r\nHost: x\r\n\r\n", "431"},
+		{"huge form", post + "Content-Length: 1000000000\r\n\r\n" + long, "413"},
+		{"huge chunk", post + "Transfer-Encoding: chunked\r\n\r\nfffffff\r\n" + long, "413"},
+		{"broken chunk", post + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", "400"},
+		{"negative length", post + "Content-Length: -1\r\n\r\n", "400"},
+		{"asks for everything", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "200"},
 	} {
 		response, err := http.ReadResponse(bufio.NewReader(raw(test.request)), nil)
 		if err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: %v", test.name, err)
 		} else if !strings.HasPrefix(response.Status, test.status) {
-			t.Errorf("%s: %s, want %s", name, response.Status, test.status)
+			t.Errorf("%s: %s, want %s", test.name, response.Status, test.status)
 		}
 	}
 	p.call(t, 1)
@@ -1604,7 +1764,7 @@ func TestSlowHugeAndBrokenRequests(t *testing.T) {
 		}
 	}
 	p.call(t, 1)
-	if strings.Contains(p.log.String(), "panic") {
+	if p.log.has("panic") {
 		t.Errorf("log: %s", p.log)
 	}
 }
@@ -1811,7 +1971,8 @@ func checkAnswer(t testing.TB, w *httptest.ResponseRecorder, called, peer Number
 // ---- Benchmarks ----
 
 // The request is as Plivo sends it, by GET so that wrk can send the same.
-const benchQuery = "CallStatus=ringing&CallUUID=97ceeb52-58b6-11e1-86da-77300b68f8bb&Direction=inbound&Event=StartApp&From=14156667777&To=" + plivoNumber
+const benchQuery = "CallStatus=ringing&CallUUID=" + callUUID + "&Direction=inbound&Event=StartApp" +
+	"&From=14156667777&To=" + plivoNumber
 
 var benchAnswer = fmt.Sprintf(connect, "14156667778") + "\n"
 
@@ -1840,7 +2001,9 @@ func BenchmarkLoopback(b *testing.B) {
 			server := httptest.NewServer(benchHandler(b, name))
 			defer server.Close()
 			var request bytes.Buffer
-			if err := signed(httptest.NewRequest("GET", server.URL+"/handleincoming/?"+benchQuery, nil), server.URL).Write(&request); err != nil {
+			r := httptest.NewRequest("GET", server.URL+"/handleincoming/?"+benchQuery, nil)
+			signed(r, server.URL)
+			if err := r.Write(&request); err != nil {
 				b.Fatal(err)
 			}
 			b.ReportAllocs()
@@ -1858,7 +2021,8 @@ func BenchmarkLoopback(b *testing.B) {
 						b.Error(err)
 						return
 					}
-					if n, err := conn.Read(answer); err != nil || !bytes.HasSuffix(answer[:n], []byte(benchAnswer)) {
+					n, err := conn.Read(answer)
+					if err != nil || !bytes.HasSuffix(answer[:n], []byte(benchAnswer)) {
 						b.Errorf("%v: %s", err, answer[:n])
 						return
 					}
@@ -1881,7 +2045,7 @@ func benchHandler(b *testing.B, name string) http.Handler {
 	}
 	log := newLogQueue(file)
 	b.Cleanup(func() {
-		log.close()
+		log.flush()
 		file.Close()
 	})
 	config := parse(b, sampleConfig)
@@ -1936,75 +2100,61 @@ func BenchmarkMillion(b *testing.B) {
 
 // ---- The README ----
 
-// The README's examples of config.json are good.
-func TestReadmeConfigs(t *testing.T) {
-	blocks := readme(t, "json")
-	if len(blocks) == 0 {
-		t.Errorf("%d examples", len(blocks))
-	}
-	for _, block := range blocks {
-		parse(t, block)
-	}
-}
-
-// Every command of the README that is shown with what it prints, run as written but for the port, prints
-// that; so does the recipe to sign a request, with the server that it asks for.
-func TestReadmeCommands(t *testing.T) {
-	for _, tool := range []string{"curl", "openssl"} {
+// The README's examples of config.json are good. Every command that is shown with what it prints, run as
+// written but for the port, prints that; so does the recipe to sign a request, with the server that it asks
+// for.
+func TestReadme(t *testing.T) {
+	for _, tool := range []string{"sh", "curl", "openssl"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip(err)
 		}
 	}
-	shipped, err := os.ReadFile("config.json")
-	if err != nil {
+	text, err1 := os.ReadFile("README.md")
+	shipped, err2 := os.ReadFile("config.json")
+	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "config.json"), string(shipped))
+	path := filepath.Join(dir, "config.json")
+	write(t, path, string(shipped))
+	open := startOn(t, path)
+	signing := start(t, string(shipped), map[string]string{"PLIVO_AUTH_TOKEN": "test"})
 	shell := func(command string, p *process) string {
-		command = strings.NewReplacer("localhost:5000", p.addr, "bin/number-masking", binary(t)).Replace(command)
+		here := strings.NewReplacer("localhost:5000", p.addr, "bin/number-masking", binary(t))
 		var stdout, stderr bytes.Buffer // curl shows its progress in the latter, and -check what is wrong
-		shell := exec.Command("sh", "-c", command)
+		shell := exec.Command("sh", "-c", here.Replace(command))
 		shell.Dir, shell.Stdout, shell.Stderr = dir, &stdout, &stderr
 		_ = shell.Run() // 1 for a bad file
 		return cmp.Or(stdout.String(), stderr.String())
 	}
-	p, tried := startOn(t, filepath.Join(dir, "config.json"), nil), 0
-	for _, block := range readme(t, "console") {
-		for _, part := range strings.Split("\n"+block, "\n$ ")[1:] {
-			command, want, _ := strings.Cut(part, "\n")
-			if file, ok := strings.CutPrefix(command, "cat "); ok {
-				write(t, filepath.Join(dir, file), want)
-			} else if got := shell(command, p); strings.TrimSpace(got) != strings.TrimSpace(want) {
-				t.Errorf("%s\nprints: %s\nREADME: %s", command, got, want)
+	tried := map[string]int{}
+	for _, block := range regexp.MustCompile("(?s)```([a-z]*)\n(.*?)```").FindAllSubmatch(text, -1) {
+		language, block := string(block[1]), string(block[2])
+		switch {
+		case language == "json":
+			parse(t, block)
+		case language == "console":
+			for _, part := range strings.Split("\n"+block, "\n$ ")[1:] {
+				command, want, _ := strings.Cut(part, "\n")
+				if file, ok := strings.CutPrefix(command, "cat "); ok {
+					write(t, filepath.Join(dir, file), want)
+				} else if got := shell(command, open); strings.TrimSpace(got) != strings.TrimSpace(want) {
+					t.Errorf("%s\nprints: %s\nREADME: %s", command, got, want)
+				}
+				tried["command"]++
 			}
-			tried++
+		case strings.Contains(block, "openssl dgst"):
+			language = "signing"
+			got, want := shell(block, signing), fmt.Sprintf(connect, "14156667778")+"\n"
+			if !strings.HasSuffix(got, want) {
+				t.Errorf("the signed request is answered: %s; log: %s", got, signing.log)
+			}
 		}
+		tried[language]++
 	}
-	if tried < 6 {
-		t.Errorf("found only %d commands", tried)
+	if tried["json"] == 0 || tried["command"] < 6 || tried["signing"] != 1 {
+		t.Errorf("found only %v", tried)
 	}
-	p = start(t, string(shipped), map[string]string{"PLIVO_AUTH_TOKEN": "test"})
-	signing := slices.DeleteFunc(readme(t, "sh"), func(block string) bool { return !strings.Contains(block, "openssl dgst") })
-	if len(signing) != 1 {
-		t.Fatalf("%d recipes to sign a request", len(signing))
-	}
-	if got := shell(signing[0], p); !strings.HasSuffix(got, fmt.Sprintf(connect, "14156667778")+"\n") {
-		t.Errorf("the signed request is answered: %s; log: %s", got, p.log)
-	}
-}
-
-// readme returns the README's code blocks in a language.
-func readme(t testing.TB, language string) (blocks []string) {
-	t.Helper()
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, match := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllSubmatch(text, -1) {
-		blocks = append(blocks, string(match[1]))
-	}
-	return blocks
 }
 
 // ---- What the tests share ----
@@ -2015,9 +2165,11 @@ var longDigits = regexp.MustCompile(`[0-9]{7,}`)
 // has the shape of a time, an address, a path to a test's file or a UUID is no phone number.
 func noNumbers(t testing.TB, where, text string) {
 	t.Helper()
-	others := regexp.MustCompile(`\b(time|took|address)=\S+|https?://[^ ;]+|/\S*\.json|/\S+/fifo|[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}`)
+	others := regexp.MustCompile(`\b(time|took|address)=\S+|https?://[^ ;]+|/\S*\.json|/\S+/fifo|` +
+		`[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}`)
 	cleaned := others.ReplaceAllString(text, "")
-	if shown := regexp.MustCompile(`[0-9](?:[ .()/_–-]*[0-9]){6,}`).FindString(cleaned); shown != "" || strings.Contains(text, token) {
+	shown := regexp.MustCompile(`[0-9](?:[ .()/_–-]*[0-9]){6,}`).FindString(cleaned)
+	if shown != "" || strings.Contains(text, token) {
 		t.Errorf("%s shows %q or the token: %s", where, shown, text)
 	}
 }
@@ -2047,10 +2199,19 @@ func write(t testing.TB, path, text string) {
 	}
 }
 
+// makeFIFO skips the test where there is no such thing.
+func makeFIFO(t testing.TB, path string) {
+	t.Helper()
+	if out, err := exec.Command("mkfifo", path).CombinedOutput(); err != nil {
+		t.Skipf("mkfifo: %v: %s", err, out)
+	}
+}
+
 func get(path string) *http.Request { return httptest.NewRequest("GET", path, nil) }
 
 func post(path, form string) *http.Request {
-	return header(httptest.NewRequest("POST", path, strings.NewReader(form)), "Content-Type", "application/x-www-form-urlencoded")
+	r := httptest.NewRequest("POST", path, strings.NewReader(form))
+	return header(r, "Content-Type", "application/x-www-form-urlencoded")
 }
 
 // header sets headers of r, each a name and a value, and returns r.
@@ -2149,63 +2310,128 @@ func sameXML(t testing.TB, got, want string) {
 	}
 }
 
-// A process is the whole program, started by calling run or as a binary.
+// A process is the whole program: a call of run, or, for what only a process has, the binary.
 type process struct {
-	addr    string
-	log     *logBuffer
-	path    string    // of its config file
-	command *exec.Cmd // of the binary
-	cancel  func()
-	exited  chan int
+	addr   string
+	path   string     // of its config file
+	log    *logBuffer // of a binary, unless its log goes elsewhere
+	signal func(os.Signal)
+	exited chan int // its exit status
 }
 
+// start calls run on a config file with that text.
 func start(t testing.TB, config string, env map[string]string) *process {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "config.json")
 	write(t, path, config)
-	return startOn(t, path, env)
+	return startRun(t, path, env)
 }
 
-func startOn(t testing.TB, path string, env map[string]string) *process {
+// startOn calls run on a config file that is there.
+func startOn(t testing.TB, path string) *process { return startRun(t, path, nil) }
+
+func startRun(t testing.TB, path string, env map[string]string) *process {
 	t.Helper()
-	for range 10 { // another program may take the free port first
-		port := freePort(t)
+	return startWith(t, path, env, func(p *process, vars []string) {
 		ctx, cancel := context.WithCancel(context.Background())
-		p := &process{addr: "127.0.0.1:" + port, log: new(logBuffer), path: path, cancel: cancel, exited: make(chan int, 1)}
-		getenv := func(key string) string {
-			if key == "PORT" {
-				return port
+		p.signal = func(os.Signal) { cancel() }
+		getenv := func(name string) string {
+			for _, v := range vars {
+				if value, ok := strings.CutPrefix(v, name+"="); ok {
+					return value
+				}
 			}
-			return env[key]
+			return ""
 		}
 		go func() { p.exited <- run(ctx, []string{"-config", path}, getenv, io.Discard, p.log) }()
-		waitUntil(t, p.log, func() bool { return p.log.has("msg=listening") || p.log.has("set PORT to another") })
-		if p.log.has("msg=listening") {
+	})
+}
+
+// startBinary starts the real program. Its log goes to stderr, unless that is nil.
+func startBinary(t testing.TB, path string, stderr *os.File) *process {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no signals to stop it with")
+	}
+	return startWith(t, path, nil, func(p *process, vars []string) {
+		p.startCommand(t, vars, stderr, binary(t), "-config", path)
+	})
+}
+
+func (p *process) startCommand(t testing.TB, vars []string, stderr *os.File, name string, args ...string) {
+	t.Helper()
+	command := exec.Command(name, args...)
+	command.Env = append(os.Environ(), vars...)
+	command.Stderr = p.log
+	if stderr != nil {
+		command.Stderr = stderr
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.signal = func(s os.Signal) { _ = command.Process.Signal(s) }
+	go func() {
+		_ = command.Wait()
+		p.exited <- command.ProcessState.ExitCode()
+	}()
+	t.Cleanup(func() { _ = command.Process.Kill() })
+}
+
+// startWith starts the program by calling launch, with a free port in its environment, and waits until it
+// listens. It is stopped when the test ends.
+func startWith(t testing.TB, path string, env map[string]string,
+	launch func(p *process, vars []string)) *process {
+	t.Helper()
+	for range 10 { // another program may take the free port first
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &process{path: path, log: new(logBuffer), exited: make(chan int, 1)}
+		p.addr = listener.Addr().String()
+		_, port, _ := net.SplitHostPort(p.addr)
+		listener.Close()
+		vars := []string{"PORT=" + port, "PLIVO_AUTH_TOKEN=" + env["PLIVO_AUTH_TOKEN"], "PUBLIC_URL="}
+		launch(p, vars)
+		waitUntil(t, p.log, func() bool {
+			conn, err := net.Dial("tcp", p.addr)
+			if err == nil {
+				conn.Close()
+			}
+			return err == nil || len(p.exited) > 0
+		})
+		if len(p.exited) == 0 {
 			t.Cleanup(func() {
 				p.stop(t)
 				noNumbers(t, "the log", p.log.String())
 			})
 			return p
 		}
-		cancel()
+		t.Logf("did not start on port %s: %s", port, p.log)
 	}
-	t.Fatal("found no free port")
+	t.Fatal("does not start")
 	return nil
 }
 
-// stop ends what start started; run must return 0.
+// stop ends the program; it must exit with 0.
 func (p *process) stop(t testing.TB) {
 	t.Helper()
-	p.cancel()
+	p.signal(os.Interrupt)
+	if status := p.wait(t); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// wait returns the exit status.
+func (p *process) wait(t testing.TB) (status int) {
+	t.Helper()
 	select {
-	case status := <-p.exited:
+	case status = <-p.exited:
 		p.exited <- status // for whoever asks again
-		if status != 0 {
-			t.Errorf("exit status %d", status)
-		}
 	case <-time.After(patience):
 		t.Fatalf("does not stop; log:\n%s", p.log)
 	}
+	return status
 }
 
 // buildDir holds the program that binary builds.
@@ -2239,56 +2465,6 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// startBinary starts the real program, for what only a process has: signals, and a stderr that is a pipe.
-func startBinary(t testing.TB, config string, stderr io.Writer) *process {
-	t.Helper()
-	port := freePort(t)
-	p := &process{addr: "127.0.0.1:" + port, command: exec.Command(binary(t), "-config", config)}
-	p.log, _ = stderr.(*logBuffer)
-	p.command.Env = append(os.Environ(), "PORT="+port, "PLIVO_AUTH_TOKEN=")
-	p.command.Stderr = stderr
-	if err := p.command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if p.command.ProcessState == nil {
-			_ = p.command.Process.Kill()
-			_ = p.command.Wait()
-		}
-	})
-	waitUntil(t, stderr, func() bool {
-		conn, err := net.Dial("tcp", p.addr)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
-	return p
-}
-
-func freePort(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
-}
-
-func pipe(t testing.TB) (reader, writer *os.File) {
-	t.Helper()
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		reader.Close()
-		writer.Close()
-	})
-	return reader, writer
-}
-
 func (p *process) dial(t testing.TB) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", p.addr)
@@ -2316,33 +2492,35 @@ func (p *process) get(t testing.TB, path string) string {
 // call makes calls, one after the other, that must be told to dial 14156667778.
 func (p *process) call(t testing.TB, times int) {
 	t.Helper()
+	want := fmt.Sprintf(connect, "14156667778") + "\n"
 	for range times {
-		if got, want := p.get(t, "/handleincoming/?From=14156667777&To="+plivoNumber), fmt.Sprintf(connect, "14156667778")+"\n"; got != want {
+		if got := p.get(t, "/handleincoming/?"+form); got != want {
 			t.Fatalf("answer %s, want %s", got, want)
 		}
 	}
 }
 
-// waitForAgent calls as the customer 14156667777 until that rings agent, or is rejected if agent is "".
+// waitForAgent calls as the customer 14156667777 until that rings agent, or is rejected if that is "nobody".
 func (p *process) waitForAgent(t testing.TB, agent string) {
 	t.Helper()
 	want := rejected + "\n"
-	if agent != "" {
+	if agent != "nobody" {
 		want = fmt.Sprintf(connect, agent) + "\n"
 	}
-	waitUntil(t, p.log, func() bool { return p.get(t, "/handleincoming/?From=14156667777&To="+plivoNumber) == want })
+	waitUntil(t, p.log, func() bool { return p.get(t, "/handleincoming/?"+form) == want })
 }
 
 // patience bounds waiting for what must happen; nothing waits for it to pass.
 const patience = 60 * time.Second
 
-// waitUntil looks until something holds. If it never does, what explains why is shown without the lines of
-// which a test may cause thousands.
-func waitUntil(t testing.TB, why any, holds func() bool) {
+// waitUntil looks until something holds. If it never does, the log is shown without the lines of which a
+// test may cause thousands.
+func waitUntil(t testing.TB, log *logBuffer, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("did not happen; log:\n%s", regexp.MustCompile(`(?m)^.*msg=(dialling|"call ).*\n`).ReplaceAllString(fmt.Sprint(why), ""))
+			calls := regexp.MustCompile(`(?m)^.*msg=(dialling|"call ).*\n`)
+			t.Fatalf("did not happen; log:\n%s", calls.ReplaceAllString(log.String(), ""))
 		}
 	}
 }
@@ -2369,5 +2547,25 @@ func (b *logBuffer) has(text string) bool { return strings.Contains(b.String(), 
 
 func (b *logBuffer) waitFor(t testing.TB, text string) {
 	t.Helper()
-	waitUntil(t, b, func() bool { return b.has(text) })
+	b.waitForCount(t, text, 1)
+}
+
+func (b *logBuffer) waitForCount(t testing.TB, text string, n int) {
+	t.Helper()
+	waitUntil(t, b, func() bool { return strings.Count(b.String(), text) >= n })
+}
+
+// accountsFor checks that the log has a whole line for each call, or counts it among the dropped ones.
+func (b *logBuffer) accountsFor(t testing.TB, calls int) {
+	t.Helper()
+	whole := regexp.MustCompile(`(?m)^time=.* msg=dialling .* took=\S+$`)
+	logged, dropped := len(whole.FindAllString(b.String(), -1)), 0
+	for _, notice := range regexp.MustCompile(`(?m)^level=WARN msg="log lines dropped" lines=([0-9]+)$`).
+		FindAllStringSubmatch(b.String(), -1) {
+		n, _ := strconv.Atoi(notice[1])
+		dropped += n
+	}
+	if logged+dropped != calls {
+		t.Errorf("%d calls logged and %d lines dropped of %d", logged, dropped, calls)
+	}
 }
