@@ -77,12 +77,15 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, status, err)
 		return
 	}
-	called := h.calledURL(r)
+	config, called := h.config(), ""
+	if h.token != "" || config.NoAnswerMessage != "" {
+		called = h.calledURL(r)
+	}
 	if err := h.checkSignature(r, called); err != nil {
 		h.refuse(w, r, http.StatusForbidden, err)
 		return
 	}
-	answer, err := Decide(r.Form, h.config(), called)
+	answer, err := Decide(r.Form, config, called)
 	if err != nil {
 		h.refuse(w, r, http.StatusBadRequest, err)
 		return
