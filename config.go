@@ -289,7 +289,7 @@ func (p *parser) object(name, form string, member func(key string)) {
 	open, _ := p.dec.Token()
 	if open != json.Delim('{') {
 		p.problem("%s must have the form %s", name, form)
-		p.skip(open)
+		p.rest(open, nil)
 		return
 	}
 	for p.dec.More() {
@@ -303,21 +303,17 @@ func (p *parser) object(name, form string, member func(key string)) {
 }
 
 // value reads a value; of an object or list it returns the opening bracket.
-func (p *parser) value() json.Token {
-	first, _ := p.dec.Token()
-	p.skip(first)
-	return first
-}
+func (p *parser) value() json.Token { return p.rest(p.dec.Token()) }
 
-// skip reads the rest of a value that began with first.
-func (p *parser) skip(first json.Token) {
-	if _, isBracket := first.(json.Delim); !isBracket {
-		return
+// rest reads the rest of a value that began with first, and returns that.
+func (p *parser) rest(first json.Token, _ error) json.Token {
+	if _, isBracket := first.(json.Delim); isBracket {
+		for p.dec.More() {
+			p.value()
+		}
+		_, _ = p.dec.Token() // the closing bracket
 	}
-	for p.dec.More() {
-		p.value()
-	}
-	_, _ = p.dec.Token() // the closing bracket
+	return first
 }
 
 func (p *parser) problem(format string, args ...any) {

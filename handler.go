@@ -140,17 +140,16 @@ func Decide(form url.Values, config *Config, called string) (Answer, error) {
 	details := []any{"call", shown(uuidShape, form.Get("CallUUID")), "from", from.String(), "to", to.String()}
 	switch {
 	case form.Get("Event") == "Hangup", cause != "" && !dialEnded: // hangup_url defaults to the answer URL
-		details = append(details, "cause", shown(causeShape, cause),
-			"seconds", shown(secondsShape, form.Get("Duration")))
+		seconds := shown(secondsShape, form.Get("Duration"))
+		details = append(details, "cause", shown(causeShape, cause), "seconds", seconds)
 		return Answer{nil, level, "call ended", details}, nil
 	case dialEnded:
-		status, elements := form.Get("DialStatus"), []any(nil)
-		if status != "completed" && status != "cancel" { // by the caller
-			elements = speak(config, config.NoAnswerMessage)
+		status, cause := form.Get("DialStatus"), form.Get("DialHangupCause")
+		details = append(details, "status", shown(causeShape, status), "cause", shown(causeShape, cause))
+		if status == "completed" || status == "cancel" { // by the caller
+			return Answer{nil, level, "dial ended", details}, nil
 		}
-		details = append(details, "status", shown(causeShape, status),
-			"cause", shown(causeShape, form.Get("DialHangupCause")))
-		return Answer{elements, level, "dial ended", details}, nil
+		return Answer{speak(config, config.NoAnswerMessage), level, "dial ended", details}, nil
 	case !form.Has("From"):
 		return Answer{}, errors.New("the parameter From is missing")
 	case !form.Has("To"):
