@@ -125,14 +125,14 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 			return nil, fmt.Errorf("%s:%d: not UTF-8, perhaps UTF-16 or Latin-1: save it as UTF-8", name, n)
 		}
 	}
-	var keys struct{ PlivoNumbers map[string]struct{} } // what else there is, the parser reads
+	var keys struct{ PlivoNumbers map[string]struct{} } // the parser reads what else there is
 	if bad, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, &keys)); ok {
 		return nil, syntaxError(name, data, bad)
 	}
 	p := &parser{name: name, data: data, dec: json.NewDecoder(bytes.NewReader(data)), line: 1}
 	p.dec.UseNumber()
 	p.config = &Config{Port: 5000, plivoNumbers: map[Number]Lookup{}}
-	for key := range keys.PlivoNumbers { // all, before the parser meets a party that is one of them
+	for key := range keys.PlivoNumbers { // before the walk, which finds parties that are among them
 		if number, err := ParseNumber(key); err == nil {
 			p.config.plivoNumbers[number] = nil
 		}

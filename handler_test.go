@@ -1289,7 +1289,9 @@ func TestExitStatusAndOutput(t *testing.T) {
 			env[name] = value
 		}
 		getenv := func(name string) string { return env[name] }
-		status := run(t.Context(), strings.Fields(test.args), getenv, &stdout, &stderr)
+		ctx, cancel := context.WithTimeout(t.Context(), patience) // or one that starts would not end
+		status := run(ctx, strings.Fields(test.args), getenv, &stdout, &stderr)
+		cancel()
 		if status != test.status || stdout.String() != test.stdout {
 			t.Errorf("%s %s: exit status %d, output %q; want %d, %q",
 				test.env, test.args, status, &stdout, test.status, test.stdout)
