@@ -260,10 +260,11 @@ func (h *Handler) calledURL(r *http.Request) string {
 	if scheme != "https" {
 		scheme = "http"
 	}
-	if len(host) > 255 || !hostShape.MatchString(host) {
-		return ""
+	called := scheme + "://" + host + r.URL.EscapedPath()
+	if _, err := url.Parse(called); err != nil || len(host) > 255 || !hostShape.MatchString(host) {
+		return "" // plivo-go would panic on a URL that does not parse, such as http://[0]/
 	}
-	return scheme + "://" + host + r.URL.EscapedPath()
+	return called
 }
 
 var errMalformedHost = errors.New("the Host or X-Forwarded-Host header is malformed")
