@@ -32,20 +32,17 @@ type Handler struct {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store") // an answer holds a private number
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	methods := []string{"GET", "POST"}
-	switch r.URL.Path {
-	case "/handleincoming/", "/handleincoming":
-	case "/healthz":
-		methods = []string{"GET", "HEAD"}
-	default:
+	methods := map[string]string{ // by path
+		"/handleincoming/": "GET, POST", "/handleincoming": "GET, POST", "/healthz": "GET, HEAD",
+	}[r.URL.Path]
+	switch {
+	case methods == "":
 		h.refuse(w, r, http.StatusNotFound,
 			errors.New("nothing is here: the answer URL is /handleincoming/, the health check /healthz"))
-		return
-	}
-	switch {
-	case !slices.Contains(methods, r.Method):
-		w.Header().Set("Allow", strings.Join(methods, ", "))
-		h.refuse(w, r, http.StatusMethodNotAllowed, fmt.Errorf("use %s here", strings.Join(methods, " or ")))
+	case !slices.Contains(strings.Split(methods, ", "), r.Method):
+		w.Header().Set("Allow", methods)
+		reason := fmt.Errorf("use %s here", strings.Replace(methods, ",", " or", 1))
+		h.refuse(w, r, http.StatusMethodNotAllowed, reason)
 	case r.URL.Path == "/healthz":
 		_, _ = io.WriteString(w, "ok\n")
 	default:
@@ -53,10 +50,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-const (
-	maxBody       = 64 << 10 // bytes of a form; Plivo sends about 1 KiB
-	maxParameters = 100      // Plivo sends some 30; plivo-go's signature takes time by the square of them
-)
+const maxBody = 64 << 10 // bytes of a form; Plivo sends about 1 KiB
+
+const maxParameters = 100 // Plivo sends some 30; plivo-go's signature takes time by the square of them
 
 // incoming answers a request to the answer URL: it reads the form, makes sure that Plivo sent it, decides
 // what happens with the call, and says so in XML.
