@@ -252,7 +252,8 @@ func (h *Handler) calledURL(r *http.Request) string {
 	}
 	// Each of a chain of proxies may add its own; the first is what Plivo called.
 	scheme, _, _ := strings.Cut(strings.ToLower(r.Header.Get("X-Forwarded-Proto")), ",")
-	host, _, _ := strings.Cut(cmp.Or(r.Header.Get("X-Forwarded-Host"), r.Host), ",")
+	forwarded, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
+	host := cmp.Or(forwarded, r.Host)
 	if scheme != "https" {
 		scheme = "http"
 	}

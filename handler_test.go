@@ -1127,6 +1127,7 @@ func TestForgedRequestIsRefused(t *testing.T) {
 		{"GET a bracket", set("Host", "["), malformed},
 		{"GET no IPv6 address", set("Host", "[0]"), malformed},
 		{"GET no host", set("Host", ""), malformed},
+		{"GET two hosts", set("Host", "example.com,a"), malformed},
 		{"GET a space in the host", set("X-Forwarded-Host", "a b"), malformed},
 	} {
 		s := newServer(t, sampleConfig).checkSignatures()
@@ -1915,6 +1916,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(false, strings.Repeat("a=&", 200), strings.Repeat("b=&", 200), "14156667777")
 	f.Add(false, "", "From=14156667777&To=14155550100&DialStatus=busy&DialHangupCause=14156667777", "[::1]:1")
 	f.Add(true, "", "", "[0]")
+	f.Add(true, "From=14156667777&To=14155550100", "", "example.com,a")
 	f.Add(true, "DialStatus&From=14156667777&To=14155550100", "", "203.0.113.25:5000")
 	f.Fuzz(func(t *testing.T, isGet bool, query, form, host string) {
 		request := func() *http.Request {
