@@ -202,13 +202,13 @@ func (p *parser) settings(section, form, keys string) {
 		case ".customerAgentMap":
 			c.customerAgentMap = p.pairings(key)
 		case ".plivoNumbers":
-			lines := map[Number]int{}
+			numberLines := map[Number]int{}
 			p.object(key, `{ "PLIVO NUMBER": { "CUSTOMER": "AGENT" } }`, func(key string) {
 				number := p.number("Plivo number", key)
-				if first := lines[number]; first > 0 && number != (Number{}) {
+				if first := numberLines[number]; first > 0 && number != (Number{}) {
 					p.problem("the Plivo number is already in line %d: put all its pairings there", first)
 				}
-				lines[number] = p.line
+				numberLines[number] = p.line
 				c.plivoNumbers[number] = p.pairings("the value of a Plivo number")
 			})
 		default:
@@ -242,7 +242,7 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	_, isPlivoNumber := p.config.plivoNumbers[caller]
 	switch {
 	case isPlivoNumber:
-		p.problem("the %s is also in plivoNumbers, and would dial itself: remove one", pairing.Caller())
+		p.problem("the %s is also in plivoNumbers, and would dial itself: correct one", pairing.Caller())
 	case taken:
 		p.problem("the %s is already the %s of the pairing in line %d, and only one phone can ring: correct "+
 			"one, or let plivoNumbers give each pairing a Plivo number of its own",
@@ -289,7 +289,7 @@ func (p *parser) object(name, form string, member func(key string)) {
 	open, _ := p.dec.Token()
 	if open != json.Delim('{') {
 		p.problem("%s must have the form %s", name, form)
-		p.rest(open, nil)
+		p.rest(open)
 		return
 	}
 	for p.dec.More() {
@@ -303,17 +303,20 @@ func (p *parser) object(name, form string, member func(key string)) {
 }
 
 // value reads a value; of an object or list it returns the opening bracket.
-func (p *parser) value() json.Token { return p.rest(p.dec.Token()) }
+func (p *parser) value() json.Token {
+	first, _ := p.dec.Token()
+	p.rest(first)
+	return first
+}
 
-// rest reads the rest of a value that began with first, and returns that.
-func (p *parser) rest(first json.Token, _ error) json.Token {
+// rest reads the rest of a value that began with first.
+func (p *parser) rest(first json.Token) {
 	if _, isBracket := first.(json.Delim); isBracket {
 		for p.dec.More() {
 			p.value()
 		}
 		_, _ = p.dec.Token() // the closing bracket
 	}
-	return first
 }
 
 func (p *parser) problem(format string, args ...any) {

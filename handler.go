@@ -154,10 +154,10 @@ func Decide(form url.Values, config *Config, called string) (Answer, error) {
 		return Answer{}, errors.New("the parameter From or To is given more than once")
 	case badTo != nil:
 		return Answer{}, errors.New("the parameter To is not a phone number")
-	case badFrom != nil:
-		why = "the caller's number is withheld or no phone number"
 	case config.NoAnswerMessage != "" && called == "":
 		return Answer{}, errMalformedHost
+	case badFrom != nil:
+		why = "the caller's number is withheld or no phone number"
 	case from == to:
 		level, why = slog.LevelWarn, "the caller's number is the Plivo number called"
 	case !paired && listed:
@@ -245,7 +245,7 @@ func (h *Handler) checkSignature(r *http.Request, called string) error {
 }
 
 // calledURL returns the URL, without its query, that Plivo called: by PUBLIC_URL, else by what a proxy or the
-// connection says. Anyone can send these headers: it is "" if they have more than a host.
+// connection says. Anyone can send these headers: if they hold more than a host, it returns "".
 func (h *Handler) calledURL(r *http.Request) string {
 	if h.publicURL != "" {
 		return h.publicURL + r.URL.EscapedPath()

@@ -394,18 +394,18 @@ x
 "14156667778": {
 "14156667779": "14155550101"},
 "14155550101": {"1": "14156667777"}}}
-! 2: the agent is also in plivoNumbers, and would dial itself: remove one
-! 5: the agent is also in plivoNumbers, and would dial itself: remove one
+! 2: the agent is also in plivoNumbers, and would dial itself: correct one
+! 5: the agent is also in plivoNumbers, and would dial itself: correct one
 ! 6: the customer is no phone number: it has 1 digit; write 7 to 15, country code included
 ----
 {"plivoNumbers": {
 "14155550100": {
 "14155550100": "14156667777"}}}
-! 3: the customer is also in plivoNumbers, and would dial itself: remove one
+! 3: the customer is also in plivoNumbers, and would dial itself: correct one
 ----
 {"customerAgentMap": {"14156667777": "14156667778"}, "plivoNumbers": {"14156667778": {}, "14156667777": {}}}
-! 1: the customer is also in plivoNumbers, and would dial itself: remove one
-! 1: the agent is also in plivoNumbers, and would dial itself: remove one
+! 1: the customer is also in plivoNumbers, and would dial itself: correct one
+! 1: the agent is also in plivoNumbers, and would dial itself: correct one
 ----
 {"call": {"connectingMessage": 1, "noAnswerMessage": ["a"],
 "language": "German",
@@ -1456,7 +1456,7 @@ func TestHangupWhileTheLogIsWritten(t *testing.T) {
 			}
 			return err != nil
 		})
-		for range 50 {
+		for range 20 {
 			p.signal(syscall.SIGHUP)
 			time.Sleep(time.Millisecond)
 		}
