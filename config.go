@@ -255,12 +255,11 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 // number reads value as a phone number; Number{} if it is none.
 func (p *parser) number(what string, value json.Token) Number {
 	text, ok := value.(string)
-	if !ok {
-		p.problem("the %s must be one phone number in quotes (a map of them belongs in plivoNumbers)", what)
-		return Number{}
-	}
 	number, err := ParseNumber(text)
-	if err != nil {
+	switch {
+	case !ok:
+		p.problem("the %s must be one phone number in quotes (a map of them belongs in plivoNumbers)", what)
+	case err != nil:
 		p.problem("the %s is no phone number: %v", what, err)
 	}
 	return number
