@@ -101,7 +101,7 @@ func serve(ctx context.Context, file *ConfigFile, config *Config, hangups <-chan
 		host = "127.0.0.1"
 		if publicURL != "" {
 			return errors.New("PUBLIC_URL is set, but PLIVO_AUTH_TOKEN is not, so anyone could ask who is " +
-				"paired with whom: set that to the token of Plivo's console, or unset PUBLIC_URL")
+				"paired with whom: set both (the token is in Plivo's console), or neither")
 		}
 	}
 	port, err := strconv.Atoi(cmp.Or(getenv("PORT"), strconv.Itoa(config.Port)))
