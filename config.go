@@ -77,8 +77,7 @@ func (f *ConfigFile) Edited() bool {
 	return differed && f.differs
 }
 
-// Load reads and checks the file. The error lists what is wrong with it, one problem a line, and never shows
-// a phone number.
+// Load reads and checks the file. The error has one problem a line, and never shows a phone number.
 func (f *ConfigFile) Load() (*Config, error) {
 	defer debug.FreeOSMemory() // loading takes several times the size of the file
 	var data bytes.Buffer
@@ -130,7 +129,6 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 		return nil, syntaxError(name, data, bad)
 	}
 	p := &parser{name: name, data: data, dec: json.NewDecoder(bytes.NewReader(data)), line: 1}
-	p.dec.UseNumber()
 	p.config = &Config{Port: 5000, plivoNumbers: map[Number]Lookup{}}
 	for key := range keys.PlivoNumbers { // before the walk, which finds parties that are among them
 		if number, err := ParseNumber(key); err == nil {
@@ -155,7 +153,7 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 type parser struct {
 	name     string // of the file
 	data     []byte
-	dec      *json.Decoder // of data; none of its Tokens fails
+	dec      *json.Decoder // of data
 	counted  int           // bytes of data whose lines are counted
 	line     int           // of the last key
 	config   *Config
@@ -173,7 +171,7 @@ func (p *parser) settings(section, form, keys string) {
 		}
 		if first, again := lines[key]; again {
 			p.problem("%s is already in line %d: put the two into one", shown, first)
-			p.value()
+			p.skip()
 			return
 		}
 		lines[key] = p.line
@@ -192,7 +190,7 @@ func (p *parser) settings(section, form, keys string) {
 		case "call.noAnswerMessage":
 			c.NoAnswerMessage = p.message(name)
 		case "call.language":
-			if c.Language, _ = p.value().(string); !languageShape.MatchString(c.Language) {
+			if err := p.dec.Decode(&c.Language); err != nil || !languageShape.MatchString(c.Language) {
 				p.problem(`call.language must be a language and country code in quotes, such as "de-DE"`)
 			}
 		case "call.ringTimeout":
@@ -214,7 +212,7 @@ func (p *parser) settings(section, form, keys string) {
 		default:
 			p.problem("unknown key %s in %s: write %s; pairings belong inside customerAgentMap",
 				shown, object, keys)
-			p.value()
+			p.skip()
 		}
 	})
 }
@@ -223,7 +221,13 @@ func (p *parser) settings(section, form, keys string) {
 func (p *parser) pairings(name string) Lookup {
 	lookup := Lookup{}
 	p.object(name, `{ "CUSTOMER": "AGENT" }`, func(key string) {
-		customer, agent := p.number("customer", key), p.number("agent", p.value())
+		customer, agent := p.number("customer", key), Number{}
+		var text *string
+		if err := p.dec.Decode(&text); err != nil || text == nil {
+			p.problem("the agent must be one phone number in quotes (a map of them belongs in plivoNumbers)")
+		} else {
+			agent = p.number("agent", *text)
+		}
 		switch {
 		case customer == Number{} || agent == Number{}: // a problem already
 		case customer == agent:
@@ -252,23 +256,17 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	}
 }
 
-// number reads value as a phone number; Number{} if it is none.
-func (p *parser) number(what string, value json.Token) Number {
-	text, ok := value.(string)
+// number reads text as a phone number; Number{} if it is none.
+func (p *parser) number(what, text string) Number {
 	number, err := ParseNumber(text)
-	switch {
-	case !ok:
-		p.problem("the %s must be one phone number in quotes (a map of them belongs in plivoNumbers)", what)
-	case err != nil:
+	if err != nil {
 		p.problem("the %s is no phone number: %v", what, err)
 	}
 	return number
 }
 
-func (p *parser) integer(name string, most int) int {
-	number, _ := p.value().(json.Number)
-	n, err := strconv.Atoi(number.String())
-	if err != nil || n < 1 || n > most {
+func (p *parser) integer(name string, most int) (n int) {
+	if err := p.dec.Decode(&n); err != nil || n < 1 || n > most {
 		p.problem("%s must be a whole number from 1 to %d, without quotes", name, most)
 	}
 	return n
@@ -276,21 +274,22 @@ func (p *parser) integer(name string, most int) int {
 
 func (p *parser) message(name string) string {
 	const most = 10_000 // Plivo takes 100 kB of XML: https://www.plivo.com/docs/voice/xml/request
-	text, ok := p.value().(string)
-	if !ok || len(text) > most {
+	var text *string
+	if err := p.dec.Decode(&text); err != nil || text == nil || len(*text) > most {
 		p.problem("%s must be a text in quotes, of at most %d bytes", name, most)
+		return ""
 	}
-	return text
+	return *text
 }
 
 // object reads an object, calling member for each key to read its value.
 func (p *parser) object(name, form string, member func(key string)) {
-	open, _ := p.dec.Token()
-	if open != json.Delim('{') {
+	if next := bytes.TrimLeft(p.data[p.dec.InputOffset():], ": \t\r\n"); next[0] != '{' {
 		p.problem("%s must have the form %s", name, form)
-		p.rest(open)
+		p.skip()
 		return
 	}
+	_, _ = p.dec.Token() // the opening brace; no Token fails, since data is valid
 	for p.dec.More() {
 		key, _ := p.dec.Token()
 		end := int(p.dec.InputOffset())
@@ -298,25 +297,11 @@ func (p *parser) object(name, form string, member func(key string)) {
 		p.counted = end
 		member(key.(string))
 	}
-	_, _ = p.dec.Token() // the closing brace
+	_, _ = p.dec.Token()
 }
 
-// value reads a value; of an object or list it returns the opening bracket.
-func (p *parser) value() json.Token {
-	first, _ := p.dec.Token()
-	p.rest(first)
-	return first
-}
-
-// rest reads the rest of a value that began with first.
-func (p *parser) rest(first json.Token) {
-	if _, isBracket := first.(json.Delim); isBracket {
-		for p.dec.More() {
-			p.value()
-		}
-		_, _ = p.dec.Token() // the closing bracket
-	}
-}
+// skip reads a value that nobody wants.
+func (p *parser) skip() { _ = p.dec.Decode(new(json.RawMessage)) }
 
 func (p *parser) problem(format string, args ...any) {
 	if p.found++; p.found <= 20 {
@@ -376,9 +361,7 @@ func syntaxError(name string, data []byte, bad *json.SyntaxError) error {
 // formed, unless it is Number{}, which stands for none. Whatever prints it shows its last four digits at
 // most; Digits returns them all.
 type Number struct {
-	// The digits read as an integer, with all bits flipped: fmt prints an unexported field of a struct as it
-	// is, without calling Format, and then shows nobody's number.
-	flipped uint64
+	flipped uint64 // the digits as an integer, bits flipped, as fmt prints unexported fields without Format
 }
 
 var (

@@ -27,21 +27,20 @@ type Handler struct {
 	log       *slog.Logger
 }
 
-// ServeHTTP matches paths itself because http.ServeMux redirects unclean ones, and a redirected POST loses
-// its form.
+// ServeHTTP matches paths itself: http.ServeMux redirects unclean ones, and a redirected POST loses its form.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store") // an answer holds a private number
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	methods := map[string]string{ // by path
+	allow := map[string]string{ // methods by path
 		"/handleincoming/": "GET, POST", "/handleincoming": "GET, POST", "/healthz": "GET, HEAD",
 	}[r.URL.Path]
 	switch {
-	case methods == "":
+	case allow == "":
 		h.refuse(w, r, http.StatusNotFound,
 			errors.New("nothing is here: the answer URL is /handleincoming/, the health check /healthz"))
-	case !slices.Contains(strings.Split(methods, ", "), r.Method):
-		w.Header().Set("Allow", methods)
-		reason := fmt.Errorf("use %s here", strings.Replace(methods, ",", " or", 1))
+	case !slices.Contains(strings.Split(allow, ", "), r.Method):
+		w.Header().Set("Allow", allow)
+		reason := fmt.Errorf("use %s here", strings.Replace(allow, ",", " or", 1))
 		h.refuse(w, r, http.StatusMethodNotAllowed, reason)
 	case r.URL.Path == "/healthz":
 		_, _ = io.WriteString(w, "ok\n")
@@ -59,9 +58,8 @@ const maxParameters = 100 // Plivo sends some 30; plivo-go's signature takes tim
 func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	status, err := http.StatusBadRequest, r.ParseForm()
-	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
 	switch {
-	case tooLarge:
+	case errors.As(err, new(*http.MaxBytesError)):
 		status = http.StatusRequestEntityTooLarge
 		err = fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
 	case len(r.Form) > maxParameters || err != nil && strings.Contains(err.Error(), "exceeded limit"):
@@ -250,8 +248,7 @@ func (h *Handler) calledURL(r *http.Request) string {
 	if h.publicURL != "" {
 		return h.publicURL + r.URL.EscapedPath()
 	}
-	// Each of a chain of proxies may add its own; the first is what Plivo called.
-	scheme, _, _ := strings.Cut(strings.ToLower(r.Header.Get("X-Forwarded-Proto")), ",")
+	scheme, _, _ := strings.Cut(strings.ToLower(r.Header.Get("X-Forwarded-Proto")), ",") // the first proxy's
 	forwarded, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
 	host := cmp.Or(forwarded, r.Host)
 	if scheme != "https" {
@@ -287,8 +284,7 @@ func ParsePublicURL(text string) (string, error) {
 	return u.Scheme + "://" + host + strings.TrimRight(u.EscapedPath(), "/"), nil
 }
 
-// The shapes of what comes from outside and may be logged. A path has at most as many digits as a masked
-// number shows.
+// The shapes of what comes from outside and may be logged; a path has at most four digits.
 var (
 	uuidShape    = regexp.MustCompile(`^[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}$`)
 	causeShape   = regexp.MustCompile(`^[A-Za-z _()/-]+$`)

@@ -1531,7 +1531,7 @@ func TestLogSaysHowManyLinesFailed(t *testing.T) {
 		{"half the last line", []int{7, 3}, 2, "line 1\nlin\n" + notice + "1\n"},
 	} {
 		w := &fullWriter{takes: test.takes}
-		q := newLogQueue(w)
+		q := startQueue(w)
 		for i := range test.lines {
 			fmt.Fprintf(q, "line %d\n", i+1)
 		}
@@ -1541,6 +1541,12 @@ func TestLogSaysHowManyLinesFailed(t *testing.T) {
 		}
 		fmt.Fprintln(q, "after the end")
 	}
+}
+
+func startQueue(w io.Writer) *logQueue {
+	q := &logQueue{lines: make(chan []byte, 1<<14)}
+	go q.writeTo(w)
+	return q
 }
 
 // A fullWriter takes only so many bytes of each write.
@@ -2067,7 +2073,7 @@ func benchHandler(b *testing.B, name string) http.Handler {
 	if err != nil {
 		b.Fatal(err)
 	}
-	log := newLogQueue(file)
+	log := startQueue(file)
 	b.Cleanup(func() {
 		log.flush()
 		file.Close()

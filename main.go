@@ -78,11 +78,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	return 0
 }
 
-// serve answers calls by config, and by what the file says after each edit, until ctx ends. Then it lets
-// running requests finish.
+// serve answers calls by config, or what file then says, until ctx ends, and lets running requests finish.
 func serve(ctx context.Context, file *ConfigFile, config *Config, hangups <-chan os.Signal,
 	getenv func(string) string, stderr io.Writer) error {
-	queue := newLogQueue(stderr)
+	queue := &logQueue{lines: make(chan []byte, 1<<14)}
+	go queue.writeTo(stderr)
 	defer queue.flush()
 	log := slog.New(slog.NewTextHandler(queue, nil))
 	if getenv("GOGC") == "" {
@@ -125,9 +125,8 @@ func serve(ctx context.Context, file *ConfigFile, config *Config, hangups <-chan
 	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings,
 		"signatures_checked", token != "")
 	if token == "" {
-		log.Warn("PLIVO_AUTH_TOKEN is not set, so whoever reaches this server can ask who is paired with " +
-			"whom. It listens on localhost only, but a tunnel or proxy on this machine passes everyone on: " +
-			"before you open one, set the token of Plivo's console")
+		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone on this machine can ask who is paired with whom; " +
+			"a tunnel or proxy on this machine passes everyone on: set the token before you open one")
 	}
 
 	go follow(ctx, file, &current, port, hangups, log)
@@ -143,7 +142,6 @@ func serve(ctx context.Context, file *ConfigFile, config *Config, hangups <-chan
 	defer cancel()
 	if err := server.Shutdown(finish); err != nil {
 		log.Warn("stopped with requests unfinished", "reason", err)
-		_ = server.Close()
 	}
 	log.Info("stopped")
 	return nil
@@ -188,19 +186,12 @@ type logQueue struct {
 	dropped atomic.Int64 // lines that the log has not told of
 }
 
-func newLogQueue(w io.Writer) *logQueue {
-	q := &logQueue{lines: make(chan []byte, 1<<14)}
-	go q.writeTo(w)
-	return q
-}
-
 func (q *logQueue) Write(line []byte) (int, error) {
-	q.waiting.Add(1)
 	select {
 	case q.lines <- bytes.Clone(line):
+		q.waiting.Add(1)
 	default:
 		q.dropped.Add(1)
-		q.waiting.Add(-1)
 	}
 	return len(line), nil
 }
