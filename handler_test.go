@@ -2595,7 +2595,7 @@ func (b *logBuffer) accountsFor(t testing.TB, calls int) {
 
 // accounted returns how many calls have a whole line in the log or are counted among the dropped ones.
 func accounted(log string) (calls int) {
-	calls = len(regexp.MustCompile(`(?m)^time=.* msg=dialling .* took=\S+$`).FindAllString(log, -1))
+	calls = len(regexp.MustCompile(`(?m)^time=.* msg=dialling .* took=[0-9.]+[nµm]?s$`).FindAllString(log, -1))
 	notice := regexp.MustCompile(`(?m)^level=WARN msg="log lines dropped" lines=([0-9]+)$`)
 	for _, match := range notice.FindAllStringSubmatch(log, -1) {
 		n, _ := strconv.Atoi(match[1])
