@@ -1495,17 +1495,21 @@ func TestFullDiskCostsOnlyLines(t *testing.T) {
 		text, _ := os.ReadFile(path)
 		return string(text)
 	}
-	p.call(t, 100)
+	const calls = 35 // some 20 fill the disk; even if none of the others is written before it is emptied, they fit
+	p.call(t, calls)
 	waitUntil(t, p.log, func() bool { return len(read()) == 4096 })
 	before := read()
 	if err := os.Truncate(path, 0); err != nil { // makes room for the next
 		t.Fatal(err)
 	}
 	p.call(t, 1)
-	waitUntil(t, p.log, func() bool { return accounted(before+read()) == 101 })
+	waitUntil(t, p.log, func() bool { return accounted(before+read()) == calls+1 })
 	after := read()
-	want := regexp.MustCompile(`^\n(time=.* msg=dialling .*\n|level=WARN msg="log lines dropped" .*\n)+$`)
-	if !want.MatchString(after) {
+	want := `^\n(time=.* msg=dialling .*\n|level=WARN msg="log lines dropped" .*\n)+$`
+	if strings.HasSuffix(before, "\n") { // the disk was full just at the end of a line
+		want = strings.Replace(want, `\n`, "", 1)
+	}
+	if !regexp.MustCompile(want).MatchString(after) {
 		t.Errorf("after the disk was full: %s", after)
 	}
 }
