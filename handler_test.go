@@ -1383,7 +1383,9 @@ func logToPipe(t *testing.T, calls int, meanwhile func(stage string, p *process,
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	p := startBinary(t, "config.json", writer)
+	path := filepath.Join(t.TempDir(), "config.json")
+	write(t, path, string(manyPairings(10_000)))
+	p := startBinary(t, path, writer)
 	writer.Close() // here; the binary has its own
 	meanwhile("started", p, reader)
 	p.call(t, calls)
@@ -1442,10 +1444,14 @@ func TestSlowlyReadLogIsWrittenToItsEnd(t *testing.T) {
 }
 
 // A SIGHUP that comes while the last lines wait for the log's reader does not end the program before them.
+// What one before the signal to stop has begun to load is logged before the last line.
 func TestHangupWhileTheLogIsWritten(t *testing.T) {
 	const calls = 1000 // more than the pipe holds
 	var log logBuffer
 	logToPipe(t, calls, func(stage string, p *process, reader *os.File) {
+		if stage == "called" {
+			p.signal(syscall.SIGHUP)
+		}
 		if stage != "stopped" {
 			return
 		}
@@ -2090,13 +2096,17 @@ func benchHandler(b *testing.B, name string) http.Handler {
 	return h
 }
 
-// A million pairings: a file of about 33 MB.
-func BenchmarkMillion(b *testing.B) {
-	data := []byte("{\n\"customerAgentMap\": {\n")
-	for i := range 1_000_000 {
-		data = fmt.Appendf(data, "\"1415%07d\": \"1628%07d\",\n", i, i)
+// manyPairings returns a config with n pairings and that of 14156667777, about 33 bytes each.
+func manyPairings(n int) []byte {
+	data := []byte("{\n\"customerAgentMap\": {\n\"14156667777\": \"14156667778\"")
+	for i := range n {
+		data = fmt.Appendf(data, ",\n\"1415%07d\": \"1628%07d\"", i, i)
 	}
-	data = append(data[:len(data)-2], "\n}}\n"...)
+	return append(data, "\n}}\n"...)
+}
+
+func BenchmarkMillion(b *testing.B) {
+	data := manyPairings(1_000_000)
 	b.Run("load", func(b *testing.B) {
 		b.SetBytes(int64(len(data)))
 		b.ReportAllocs()

@@ -129,7 +129,11 @@ func serve(ctx context.Context, file *ConfigFile, config *Config, hangups <-chan
 			"a tunnel or proxy on this machine passes everyone on: set the token before you open one")
 	}
 
-	go follow(ctx, file, &current, port, hangups, log)
+	followed := make(chan struct{})
+	go func() {
+		follow(ctx, file, &current, port, hangups, log)
+		close(followed)
+	}()
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {
@@ -142,6 +146,10 @@ func serve(ctx context.Context, file *ConfigFile, config *Config, hangups <-chan
 	defer cancel()
 	if err := server.Shutdown(finish); err != nil {
 		log.Warn("stopped with requests unfinished", "reason", err)
+	}
+	select {
+	case <-followed: // or what it logs could come after the last line
+	case <-finish.Done():
 	}
 	log.Info("stopped")
 	return nil
