@@ -310,6 +310,8 @@ func (p *parser) problem(format string, args ...any) {
 	}
 }
 
+var mergeMark = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`) // as git writes them
+
 // syntaxError says where data stops being JSON, and how to mend the usual slips.
 func syntaxError(name string, data []byte, bad *json.SyntaxError) error {
 	reason, at := bad.Error(), len(data)
@@ -329,7 +331,9 @@ func syntaxError(name string, data []byte, bad *json.SyntaxError) error {
 		what, advice = "the file is empty", `write at least { "customerAgentMap": {} }`
 	case at == len(data):
 		what, advice = "the file ends too early", "a closing brace or quote is missing, here or above"
-	case strings.ContainsRune("<|>", char) || bytes.HasPrefix(data[at:], []byte("=======")):
+	case backslash >= 0 && strings.Contains(reason, "escape"):
+		at, what, advice = backslash, `unexpected "\"`, `write \\ for a backslash in a text`
+	case mergeMark.Match(data[at:]):
 		advice = "a merge conflict: keep one of the two versions, and remove the marks"
 	case strings.ContainsRune("/#", char):
 		advice = "JSON has no comments: remove this one"
@@ -346,9 +350,7 @@ func syntaxError(name string, data []byte, bad *json.SyntaxError) error {
 	case char == '"' && strings.HasSuffix(reason, "after object key:value pair"):
 		at, what, advice = good, "a comma is missing", "write one between two pairs"
 	case strings.HasSuffix(reason, "after object key"):
-		advice = "write a colon between a key and its value"
-	case backslash >= 0 && strings.Contains(reason, "escape"):
-		at, what, advice = backslash, `unexpected "\"`, `write \\ for a backslash in a text`
+		advice = "write a colon between a key and its value, or the quote that ends the key"
 	default:
 		advice = "look for a missing or extra comma, quote or brace here or just before"
 	}

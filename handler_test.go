@@ -203,19 +203,19 @@ const badConfigs = `
 ! 1:11: unexpected "ü": look for a missing or extra comma, quote or brace here or just before
 ----
 {"a" = 1}
-! 1:6: unexpected "=": write a colon between a key and its value
+! 1:6: unexpected "=": write a colon between a key and its value, or the quote that ends the key
 ----
 {"a" => 1}
-! 1:6: unexpected "=": write a colon between a key and its value
+! 1:6: unexpected "=": write a colon between a key and its value, or the quote that ends the key
 ----
 {"a"; 1}
-! 1:5: unexpected ";": write a colon between a key and its value
+! 1:5: unexpected ";": write a colon between a key and its value, or the quote that ends the key
 ----
 {"14156667777" "14156667778"}
-! 1:16: unexpected """: write a colon between a key and its value
+! 1:16: unexpected """: write a colon between a key and its value, or the quote that ends the key
 ----
 {"a": {"14156667777", "14156667778"}}
-! 1:21: unexpected ",": write a colon between a key and its value
+! 1:21: unexpected ",": write a colon between a key and its value, or the quote that ends the key
 ----
 {'a': {}}
 ! 1:2: unexpected "'": not the quote of JSON: write " around each key and text
@@ -225,6 +225,9 @@ const badConfigs = `
 ----
 {"ü": “a”}
 ! 1:7: unexpected "“": not the quote of JSON: write " around each key and text
+----
+{"a: "b"}
+! 1:7: unexpected "b": write a colon between a key and its value, or the quote that ends the key
 ----
 {"a”: {
 "b": 1}}
@@ -236,6 +239,9 @@ const badConfigs = `
 ----
 {"a": "ü\q"}
 ! 1:9: unexpected "\": write \\ for a backslash in a text
+----
+{"a": "It\'s \#1"}
+! 1:10: unexpected "\": write \\ for a backslash in a text
 ----
 {"a": 1, // b
 "c": 2}
@@ -259,6 +265,14 @@ const badConfigs = `
 =======
 }
 ! 3:1: unexpected "=": a merge conflict: keep one of the two versions, and remove the marks
+----
+{"a": 1
+|||||||
+}
+! 2:1: unexpected "|": a merge conflict: keep one of the two versions, and remove the marks
+----
+<!DOCTYPE html>
+! 1:1: this is not JSON: the file must begin with {
 ----
 customer,agent
 14156667777,14156667778
@@ -1501,7 +1515,7 @@ func TestFullDiskCostsOnlyLines(t *testing.T) {
 		text, _ := os.ReadFile(path)
 		return string(text)
 	}
-	const calls = 35 // some 20 fill the disk; even if none of the others is written before it is emptied, they fit
+	const calls = 35 // some 20 fill the disk; when it is emptied, the others fit
 	p.call(t, calls)
 	waitUntil(t, p.log, func() bool { return len(read()) == 4096 })
 	before := read()
