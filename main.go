@@ -129,17 +129,21 @@ func serve(ctx context.Context, file *ConfigFile, config *Config, hangups <-chan
 			"a tunnel or proxy on this machine passes everyone on: set the token before you open one")
 	}
 
-	followed := make(chan struct{})
-	go func() {
-		follow(ctx, file, &current, port, hangups, log)
-		close(followed)
-	}()
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("stopped serving: %w", err)
-	case <-ctx.Done():
+	looks := time.Tick(500 * time.Millisecond) // polling works with every editor and every file system
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case err := <-failed:
+			return fmt.Errorf("stopped serving: %w", err)
+		case <-hangups:
+			reload(file, &current, port, log)
+		case <-looks:
+			if file.Edited() {
+				reload(file, &current, port, log)
+			}
+		}
 	}
 	log.Info("stopping: no new requests, running ones may finish")
 	finish, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -147,43 +151,25 @@ func serve(ctx context.Context, file *ConfigFile, config *Config, hangups <-chan
 	if err := server.Shutdown(finish); err != nil {
 		log.Warn("stopped with requests unfinished", "reason", err)
 	}
-	select {
-	case <-followed: // or what it logs could come after the last line
-	case <-finish.Done():
-	}
 	log.Info("stopped")
 	return nil
 }
 
-// follow loads the file into current at each edit and each SIGHUP. A file that can't be loaded changes
-// nothing. It finds edits by looking, which works with every editor and every file system.
-func follow(ctx context.Context, file *ConfigFile, current *atomic.Pointer[Config], port int,
-	hangups <-chan os.Signal, log *slog.Logger) {
-	looks := time.Tick(500 * time.Millisecond) // an edit takes two looks, so a second
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hangups:
-		case <-looks:
-			if !file.Edited() {
-				continue
-			}
+// reload loads the file into current. A file that can't be loaded changes nothing.
+func reload(file *ConfigFile, current *atomic.Pointer[Config], port int, log *slog.Logger) {
+	config, err := file.Load()
+	if err != nil {
+		log.Error("config not loaded; the pairings loaded before stay in force")
+		for problem := range strings.Lines(err.Error()) {
+			log.Error(strings.TrimSpace(problem))
 		}
-		config, err := file.Load()
-		if err != nil {
-			log.Error("config not loaded; the pairings loaded before stay in force")
-			for problem := range strings.Lines(err.Error()) {
-				log.Error(strings.TrimSpace(problem))
-			}
-			continue
-		}
-		if config.Port != current.Load().Port && config.Port != port {
-			log.Warn("app.port has changed: restart to use it, unless PORT overrides it")
-		}
-		current.Store(config)
-		log.Info("config loaded", "pairings", config.Pairings)
+		return
 	}
+	if config.Port != current.Load().Port && config.Port != port {
+		log.Warn("app.port has changed: restart to use it, unless PORT overrides it")
+	}
+	current.Store(config)
+	log.Info("config loaded", "pairings", config.Pairings)
 }
 
 // A logQueue writes what is logged to a writer that may be slow, stuck or gone, so that no call waits for
