@@ -131,9 +131,8 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 	p := &parser{name: name, data: data, dec: json.NewDecoder(bytes.NewReader(data)), line: 1}
 	p.config = &Config{Port: 5000, plivoNumbers: map[Number]Lookup{}}
 	for key := range keys.PlivoNumbers { // before the walk, which finds parties that are among them
-		if number, err := ParseNumber(key); err == nil {
-			p.config.plivoNumbers[number] = nil
-		}
+		number, _ := ParseNumber(key) // the walk says what is wrong with it
+		p.config.plivoNumbers[number] = nil
 	}
 	p.settings("", `{ "customerAgentMap": { "CUSTOMER": "AGENT" } }`,
 		"app, call, customerAgentMap or plivoNumbers")
@@ -165,12 +164,12 @@ type parser struct {
 func (p *parser) settings(section, form, keys string) {
 	c, object, lines := p.config, cmp.Or(section, "the file"), map[string]int{}
 	p.object(object, form, func(key string) {
-		shown := fmt.Sprintf("%.40q", key)
+		quoted := fmt.Sprintf("%.40q", key)
 		if strings.ContainsFunc(key, unicode.IsNumber) {
-			shown = "(hidden, as it has digits)" // which may be those of a phone number
+			quoted = "(hidden, as it has digits)" // which may be those of a phone number
 		}
 		if first, again := lines[key]; again {
-			p.problem("%s is already in line %d: put the two into one", shown, first)
+			p.problem("%s is already in line %d: put the two into one", quoted, first)
 			p.skip()
 			return
 		}
@@ -211,7 +210,7 @@ func (p *parser) settings(section, form, keys string) {
 			})
 		default:
 			p.problem("unknown key %s in %s: write %s; pairings belong inside customerAgentMap",
-				shown, object, keys)
+				quoted, object, keys)
 			p.skip()
 		}
 	})
@@ -310,8 +309,6 @@ func (p *parser) problem(format string, args ...any) {
 	}
 }
 
-var mergeMark = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`) // as git writes them
-
 // syntaxError says where data stops being JSON, and how to mend the usual slips.
 func syntaxError(name string, data []byte, bad *json.SyntaxError) error {
 	reason, at := bad.Error(), len(data)
@@ -365,12 +362,6 @@ func syntaxError(name string, data []byte, bad *json.SyntaxError) error {
 type Number struct {
 	flipped uint64 // the digits as an integer, bits flipped, as fmt prints unexported fields without Format
 }
-
-var (
-	separators    = strings.NewReplacer(" ", "", "-", "", ".", "", "(", "", ")", "")
-	scientific    = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`)
-	languageShape = regexp.MustCompile(`^([a-z]{2,3}-[A-Z]{2}(-[A-Z]{3})?|arb)$`)
-)
 
 // ParseNumber reads a phone number that begins with its country code, written as people do, such as
 // +1 (415) 666-7777. The error says what is wrong without showing the number.
@@ -436,3 +427,11 @@ func visible(char rune) string {
 	}
 	return fmt.Sprintf("%U", char)
 }
+
+// What phone numbers and other texts in the file look like.
+var (
+	separators    = strings.NewReplacer(" ", "", "-", "", ".", "", "(", "", ")", "")
+	scientific    = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`)
+	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)
+	languageShape = regexp.MustCompile(`^([a-z]{2,3}-[A-Z]{2}(-[A-Z]{3})?|arb)$`)
+)

@@ -49,9 +49,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-const maxBody = 64 << 10 // bytes of a form; Plivo sends about 1 KiB
-
-const maxParameters = 100 // Plivo sends some 30; plivo-go's signature takes time by the square of them
+const (
+	maxBody       = 64 << 10 // bytes of a form; Plivo sends about 1 KiB
+	maxParameters = 100      // Plivo sends some 30; plivo-go's signature takes time by the square of them
+)
 
 // incoming answers a request to the answer URL: it reads the form, makes sure that Plivo sent it, decides
 // what happens with the call, and says so in XML.
@@ -138,12 +139,13 @@ func Decide(form url.Values, config *Config, called string) (Answer, error) {
 		details = append(details, "cause", shown(causeShape, cause), "seconds", seconds)
 		return Answer{nil, level, "call ended", details}, nil
 	case dialEnded:
-		status, cause := form.Get("DialStatus"), form.Get("DialHangupCause")
-		details = append(details, "status", shown(causeShape, status), "cause", shown(causeShape, cause))
-		if status == "completed" || status == "cancel" { // by the caller
-			return Answer{nil, level, "dial ended", details}, nil
+		status, elements := form.Get("DialStatus"), speak(config, config.NoAnswerMessage)
+		if status == "completed" || status == "cancel" { // they have talked, or the caller gave up
+			elements = nil
 		}
-		return Answer{speak(config, config.NoAnswerMessage), level, "dial ended", details}, nil
+		details = append(details, "status", shown(causeShape, status),
+			"cause", shown(causeShape, form.Get("DialHangupCause")))
+		return Answer{elements, level, "dial ended", details}, nil
 	case !form.Has("From"):
 		return Answer{}, errors.New("the parameter From is missing")
 	case !form.Has("To"):
