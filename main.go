@@ -38,7 +38,7 @@ func main() { os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdou
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop)   // so that a second Ctrl-C does not wait for running requests
+	context.AfterFunc(ctx, stop)   // so that a second Ctrl-C ends the program at once
 	signal.Ignore(syscall.SIGPIPE) // or the program would end with whoever reads its log
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP) // to the very end: one that nobody asks for would kill
