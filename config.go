@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -11,9 +12,11 @@ import (
 	"os"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -60,11 +63,38 @@ func (c *Config) Serving(plivoNumber Number) (pairings Lookup, listed bool) {
 	return c.customerAgentMap, false
 }
 
-// A ConfigFile is the file that a Config is loaded from, watched for edits.
+// A ConfigFile is the file that a Config is loaded from.
 type ConfigFile struct {
 	path    string
-	tried   string // digest of what Load found last
+	tried   string // hash of what Load found last
 	differs bool   // the last look found something else
+}
+
+// Loaded is what came of loading the file: a Config, or the reason why there is none.
+type Loaded struct {
+	config *Config
+	err    error
+}
+
+// Watch loads the file after each edit and each hangup, and sends what came of it, until ctx ends.
+func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads chan<- Loaded) {
+	ticks := time.Tick(500 * time.Millisecond) // looking again works with every editor and every file system
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+		case <-ticks:
+			if !f.Edited() {
+				continue
+			}
+		}
+		config, err := f.Load()
+		select {
+		case <-ctx.Done():
+		case loads <- Loaded{config, err}:
+		}
+	}
 }
 
 // Edited looks at the file and reports whether to load it: if it differs from what was tried last, at this
@@ -72,8 +102,8 @@ type ConfigFile struct {
 // and tar set the time stamp, and phone numbers are often equally long.
 func (f *ConfigFile) Edited() bool {
 	differed := f.differs
-	digest, _ := f.read(io.Discard)
-	f.differs = digest != f.tried
+	hash, _ := f.read(io.Discard)
+	f.differs = hash != f.tried
 	return differed && f.differs
 }
 
@@ -81,286 +111,370 @@ func (f *ConfigFile) Edited() bool {
 func (f *ConfigFile) Load() (*Config, error) {
 	defer debug.FreeOSMemory() // loading takes several times the size of the file
 	var data bytes.Buffer
-	digest, err := f.read(&data)
-	f.tried, f.differs = digest, false
+	hash, err := f.read(&data)
+	f.tried, f.differs = hash, false
 	if err != nil {
-		return nil, fmt.Errorf("%w: put a file there that can be read, or name another with -config", err)
+		return nil, fmt.Errorf("%w: put a file there that the user who runs the server may read, "+
+			"or name another with -config", err)
 	}
 	return ParseConfig(f.path, data.Bytes())
 }
 
-// read copies the file to w and returns a digest of it, or the reason why it can't be read.
-func (f *ConfigFile) read(w io.Writer) (digest string, err error) {
+// read copies the file to w, and returns a hash of all that it found, be it an error.
+func (f *ConfigFile) read(w io.Writer) (hash string, err error) {
+	found := sha256.New()
+	err = f.copyTo(io.MultiWriter(found, w))
+	fmt.Fprint(found, err)
+	return string(found.Sum(nil)), err
+}
+
+func (f *ConfigFile) copyTo(w io.Writer) error {
 	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would wait for its writer
 	if err != nil {
-		return err.Error(), err
+		return err
 	}
 	defer file.Close()
-	const most = 256 << 20 // bytes; a million pairings take 33 MB
-	hash := sha256.New()
+	const most = 64 << 20 // bytes; a million pairings take 33 MB
 	info, err := file.Stat()
 	switch {
 	case err != nil:
+		return err
 	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s is not a regular file", f.path)
+		return fmt.Errorf("%s is not a regular file", f.path)
 	case info.Size() > most:
-		err = fmt.Errorf("%s is larger than %d MB", f.path, most>>20)
-	default:
-		_, err = io.Copy(io.MultiWriter(hash, w), io.LimitReader(file, most)) // as it may have grown since
+		return fmt.Errorf("%s is larger than %d MB, which pairings never are", f.path, most>>20)
 	}
-	if err != nil {
-		return err.Error(), err
-	}
-	return string(hash.Sum(nil)), nil
+	_, err = io.Copy(w, io.LimitReader(file, most)) // as it may have grown since
+	return err
 }
 
 // ParseConfig checks data, the content of the file called name. The error has one problem a line, in the
 // order of the file: "config.json:LINE: what is wrong and what to do", or LINE:COLUMN if data is not JSON.
 func ParseConfig(name string, data []byte) (*Config, error) {
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // Windows editors begin files with it
-	n := 0
-	for line := range bytes.Lines(data) {
-		if n++; !utf8.Valid(line) || bytes.IndexByte(line, 0) >= 0 {
-			return nil, fmt.Errorf("%s:%d: not UTF-8, perhaps UTF-16 or Latin-1: save it as UTF-8", name, n)
+	line := 0
+	for text := range bytes.Lines(data) {
+		if line++; !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
+			return nil, fmt.Errorf("%s:%d: not UTF-8 (but UTF-16 or Latin-1?): save it as UTF-8", name, line)
 		}
 	}
-	var keys struct{ PlivoNumbers map[string]struct{} } // the parser reads what else there is
-	if bad, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, &keys)); ok {
-		return nil, syntaxError(name, data, bad)
+	if bad, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, new(struct{}))); ok {
+		at, text := syntaxProblem(data, bad)
+		before := data[:at]
+		line, lineStart := 1+bytes.Count(before, []byte("\n")), 1+bytes.LastIndexByte(before, '\n')
+		return nil, fmt.Errorf("%s:%d:%d: %s", name, line, 1+utf8.RuneCount(before[lineStart:]), text)
 	}
-	p := &parser{name: name, data: data, dec: json.NewDecoder(bytes.NewReader(data)), line: 1}
-	p.config = &Config{Port: 5000, plivoNumbers: map[Number]Lookup{}}
-	for key := range keys.PlivoNumbers { // before the walk, which finds parties that are among them
-		number, _ := ParseNumber(key) // the walk says what is wrong with it
-		p.config.plivoNumbers[number] = nil
+	p := &parser{data: data, json: json.NewDecoder(bytes.NewReader(data)), line: 1}
+	p.json.UseNumber()
+	config := p.config(member{line: 1, value: p.value()})
+	if p.found == 0 {
+		return config, nil
 	}
-	p.settings("", `{ "customerAgentMap": { "CUSTOMER": "AGENT" } }`,
-		"app, call, customerAgentMap or plivoNumbers")
-	if p.found == 0 && p.config.customerAgentMap == nil && keys.PlivoNumbers == nil {
-		p.problem(`no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`)
+	slices.SortStableFunc(p.problems, func(a, b problem) int { return int(a.line - b.line) })
+	var problems []error
+	for _, problem := range p.problems {
+		problems = append(problems, fmt.Errorf("%s:%d: %s", name, problem.line, problem.text))
 	}
-	if more := p.found - len(p.problems); more > 0 {
-		p.problems = append(p.problems, fmt.Errorf("%s: %s like these", name, plural(more, "more problem")))
+	if more := p.found - len(problems); more > 0 {
+		problems = append(problems, fmt.Errorf("%s: %s like these", name, plural(more, "more problem")))
 	}
-	if p.found > 0 {
-		return nil, errors.Join(p.problems...)
-	}
-	return p.config, nil
+	return nil, errors.Join(problems...)
 }
 
-// A parser walks through data, which is valid JSON, fills in config and collects what is wrong.
+// A parser makes a Config of data, which is valid JSON, and collects what is wrong.
 type parser struct {
-	name     string // of the file
-	data     []byte
-	dec      *json.Decoder // of data
-	counted  int           // bytes of data whose lines are counted
-	line     int           // of the last key
-	config   *Config
-	problems []error // the first 20
-	found    int     // problems in all
+	data         []byte
+	json         *json.Decoder    // of data
+	counted      int              // bytes of data whose lines are counted
+	line         int32            // of the last key
+	plivoNumbers map[Number]int32 // those that the file lists, and their lines
+	problems     []problem        // the first 20
+	found        int              // problems in all
 }
 
-// settings reads the settings in a section, or those of the whole file if section is "".
-func (p *parser) settings(section, form, keys string) {
-	c, object, lines := p.config, cmp.Or(section, "the file"), map[string]int{}
-	p.object(object, form, func(key string) {
-		quoted := fmt.Sprintf("%.40q", key)
-		if strings.ContainsFunc(key, unicode.IsNumber) {
-			quoted = "(hidden, as it has digits)" // which may be those of a phone number
+type problem struct {
+	line int32
+	text string
+}
+
+func (p *parser) problem(line int32, format string, args ...any) {
+	if p.found++; p.found <= 20 {
+		p.problems = append(p.problems, problem{line, fmt.Sprintf(format, args...)})
+	}
+}
+
+func (p *parser) config(root member) *Config {
+	file := p.section(root, "the file", `{ "customerAgentMap": { "CUSTOMER": "AGENT" } }`, sections...)
+	app := p.section(file["app"], "app", `{ "port": 5000 }`, "port")
+	call := p.section(file["call"], "call", `{ "ringTimeout": 30 }`, "unknownCallerMessage",
+		"connectingMessage", "noAnswerMessage", "language", "ringTimeout", "timeLimit")
+	config := &Config{
+		Port:                 p.integer(app["port"], "app.port", 65535, 5000),
+		UnknownCallerMessage: p.message(call["unknownCallerMessage"], "call.unknownCallerMessage"),
+		ConnectingMessage:    p.message(call["connectingMessage"], "call.connectingMessage"),
+		NoAnswerMessage:      p.message(call["noAnswerMessage"], "call.noAnswerMessage"),
+		Language:             p.language(call["language"]),
+		RingTimeout:          p.integer(call["ringTimeout"], "call.ringTimeout", 86400, 0),
+		TimeLimit:            p.integer(call["timeLimit"], "call.timeLimit", 86400, 0),
+		plivoNumbers:         map[Number]Lookup{},
+	}
+	p.plivoNumbers = map[Number]int32{}
+	maps := p.object(file["plivoNumbers"], "plivoNumbers", `{ "PLIVO NUMBER": { "CUSTOMER": "AGENT" } }`)
+	for _, m := range maps { // their keys first, since no customer or agent may be one
+		number := p.number(m.line, "Plivo number", m.key)
+		if first, again := p.plivoNumbers[number]; again && number != (Number{}) {
+			p.problem(m.line, "the Plivo number is already in line %d: put all its pairings there", first)
 		}
-		if first, again := lines[key]; again {
-			p.problem("%s is already in line %d: put the two into one", quoted, first)
-			p.skip()
-			return
-		}
-		lines[key] = p.line
-		switch name := section + "." + key; name {
-		case ".app":
-			p.settings("app", `{ "port": 5000 }`, "port")
-		case "app.port":
-			c.Port = p.integer(name, 65535)
-		case ".call":
-			p.settings("call", `{ "ringTimeout": 30 }`, "unknownCallerMessage, connectingMessage, "+
-				"noAnswerMessage, language, ringTimeout or timeLimit")
-		case "call.unknownCallerMessage":
-			c.UnknownCallerMessage = p.message(name)
-		case "call.connectingMessage":
-			c.ConnectingMessage = p.message(name)
-		case "call.noAnswerMessage":
-			c.NoAnswerMessage = p.message(name)
-		case "call.language":
-			if err := p.dec.Decode(&c.Language); err != nil || !languageShape.MatchString(c.Language) {
-				p.problem(`call.language must be a language and country code in quotes, such as "de-DE"`)
-			}
-		case "call.ringTimeout":
-			c.RingTimeout = p.integer(name, 86400)
-		case "call.timeLimit":
-			c.TimeLimit = p.integer(name, 86400)
-		case ".customerAgentMap":
-			c.customerAgentMap = p.pairings(key)
-		case ".plivoNumbers":
-			numberLines := map[Number]int{}
-			p.object(key, `{ "PLIVO NUMBER": { "CUSTOMER": "AGENT" } }`, func(key string) {
-				number := p.number("Plivo number", key)
-				if first := numberLines[number]; first > 0 && number != (Number{}) {
-					p.problem("the Plivo number is already in line %d: put all its pairings there", first)
-				}
-				numberLines[number] = p.line
-				c.plivoNumbers[number] = p.pairings("the value of a Plivo number")
-			})
-		default:
-			p.problem("unknown key %s in %s: write %s; pairings belong inside customerAgentMap",
-				quoted, object, keys)
-			p.skip()
-		}
-	})
+		p.plivoNumbers[number] = m.line
+	}
+	for _, m := range maps {
+		number, _ := ParseNumber(m.key)
+		config.plivoNumbers[number] = p.pairings(m, "a Plivo number")
+		config.Pairings += len(config.plivoNumbers[number]) / 2
+	}
+	config.customerAgentMap = p.pairings(file["customerAgentMap"], "customerAgentMap")
+	config.Pairings += len(config.customerAgentMap) / 2
+	if p.found == 0 && file["customerAgentMap"].value == nil && file["plivoNumbers"].value == nil {
+		p.problem(1, `no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`)
+	}
+	return config
 }
 
 // pairings reads a map from customers to agents.
-func (p *parser) pairings(name string) Lookup {
-	lookup := Lookup{}
-	p.object(name, `{ "CUSTOMER": "AGENT" }`, func(key string) {
-		customer, agent := p.number("customer", key), Number{}
-		var text *string
-		if err := p.dec.Decode(&text); err != nil || text == nil {
-			p.problem("the agent must be one phone number in quotes (a map of them belongs in plivoNumbers)")
-		} else {
-			agent = p.number("agent", *text)
+func (p *parser) pairings(m member, name string) Lookup {
+	lookup, told := Lookup{}, false
+	for _, m := range p.object(m, name, `{ "CUSTOMER": "AGENT" }`) {
+		if !strings.ContainsFunc(m.key, unicode.IsDigit) {
+			if !told { // once, for the "customer" and "agent" of a record
+				p.problem(m.line, `a key is not a phone number: write pairings as { "CUSTOMER": "AGENT" }`)
+			}
+			told = true
+			continue
 		}
+		customer, agent := p.number(m.line, "customer", m.key), p.number(m.line, "agent", m.value)
+		first, again := lookup[customer]
 		switch {
 		case customer == Number{} || agent == Number{}: // a problem already
 		case customer == agent:
-			p.problem("the customer is paired with itself: write the agent's number after the customer's")
+			p.problem(m.line, "the customer is paired with itself: write the agent's number after it")
+		case again && first.Peer == agent:
+			p.problem(m.line, "the same pairing is already in line %d: remove one of the two", first.line)
 		default:
-			p.add(lookup, customer, Pairing{agent, false, int32(p.line)})
-			p.add(lookup, agent, Pairing{customer, true, int32(p.line)})
-			p.config.Pairings++
+			p.add(lookup, customer, Pairing{Peer: agent, line: m.line})
+			p.add(lookup, agent, Pairing{Peer: customer, line: m.line, byAgent: true})
 		}
-	})
+	}
 	return lookup
 }
 
 func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	first, taken := lookup[caller]
-	_, isPlivoNumber := p.config.plivoNumbers[caller]
+	_, isPlivoNumber := p.plivoNumbers[caller]
 	switch {
 	case isPlivoNumber:
-		p.problem("the %s is also in plivoNumbers, and would dial itself: correct one", pairing.Caller())
+		p.problem(pairing.line, "the %s is also in plivoNumbers, and would dial itself: correct one",
+			pairing.Caller())
 	case taken:
-		p.problem("the %s is already the %s of the pairing in line %d, and only one phone can ring: correct "+
-			"one, or let plivoNumbers give each pairing a Plivo number of its own",
+		p.problem(pairing.line, "the %s is already the %s in line %d, and only one phone can ring: "+
+			"correct one, or give each its own Plivo number in plivoNumbers",
 			pairing.Caller(), first.Caller(), first.line)
 	default:
 		lookup[caller] = pairing
 	}
 }
 
-// number reads text as a phone number; Number{} if it is none.
-func (p *parser) number(what, text string) Number {
+// number reads a phone number as people write it; Number{} if it is none. Ten digits without + may be a
+// number of North America that lacks its 1, and would be another country's.
+func (p *parser) number(line int32, what string, value any) Number {
+	text, isText := value.(string)
+	if !isText {
+		p.problem(line, "the %s must be one phone number in double quotes; a Plivo number with its pairings "+
+			"belongs in plivoNumbers, beside others and not inside one", what)
+		return Number{}
+	}
 	number, err := ParseNumber(text)
+	if len(number.Digits()) == 10 && !strings.Contains(text, "+") {
+		err = errors.New("it has ten digits; write 1 in front if it is North American, else +")
+	}
 	if err != nil {
-		p.problem("the %s is no phone number: %v", what, err)
+		p.problem(line, "the %s is not a phone number: %v", what, err)
+		return Number{}
 	}
 	return number
 }
 
-func (p *parser) integer(name string, most int) (n int) {
-	if err := p.dec.Decode(&n); err != nil || n < 1 || n > most {
-		p.problem("%s must be a whole number from 1 to %d, without quotes", name, most)
+func (p *parser) integer(m member, name string, most, otherwise int) int {
+	if m.line == 0 {
+		return otherwise
+	}
+	number, _ := m.value.(json.Number)
+	n, err := strconv.Atoi(number.String())
+	if err != nil || n < 1 || n > most {
+		p.problem(m.line, "%s must be a whole number from 1 to %d, without quotes", name, most)
 	}
 	return n
 }
 
-func (p *parser) message(name string) string {
+func (p *parser) message(m member, name string) string {
 	const most = 10_000 // Plivo takes 100 kB of XML: https://www.plivo.com/docs/voice/xml/request
-	var text *string
-	if err := p.dec.Decode(&text); err != nil || text == nil || len(*text) > most {
-		p.problem("%s must be a text in quotes, of at most %d bytes", name, most)
-		return ""
+	text, isText := m.value.(string)
+	if m.line > 0 && (!isText || len(text) > most) {
+		p.problem(m.line, "%s must be a text in double quotes, of at most %d bytes", name, most)
 	}
-	return *text
+	return text
 }
 
-// object reads an object, calling member for each key to read its value.
-func (p *parser) object(name, form string, member func(key string)) {
-	if next := bytes.TrimLeft(p.data[p.dec.InputOffset():], ": \t\r\n"); next[0] != '{' {
-		p.problem("%s must have the form %s", name, form)
-		p.skip()
-		return
+// language reads one of the languages in which Plivo has a woman's voice, its default. Given any other, Plivo
+// drops the whole answer.
+func (p *parser) language(m member) string {
+	const languages = "arb cmn-CN cy-GB da-DK de-DE en-AU en-GB en-IN en-US es-ES es-MX es-US fr-CA fr-FR " +
+		"hi-IN is-IS it-IT ja-JP ko-KR nb-NO nl-NL pl-PL pt-BR pt-PT ro-RO ru-RU sv-SE tr-TR"
+	text, _ := m.value.(string)
+	if m.line > 0 && !slices.Contains(strings.Fields(languages), text) {
+		p.problem(m.line, "call.language must be one of these, in double quotes: %s", languages)
 	}
-	_, _ = p.dec.Token() // the opening brace; no Token fails, since data is valid
-	for p.dec.More() {
-		key, _ := p.dec.Token()
-		end := int(p.dec.InputOffset())
-		p.line += bytes.Count(p.data[p.counted:end], []byte("\n"))
-		p.counted = end
-		member(key.(string))
-	}
-	_, _ = p.dec.Token()
+	return text
 }
 
-// skip reads a value that nobody wants.
-func (p *parser) skip() { _ = p.dec.Decode(new(json.RawMessage)) }
-
-func (p *parser) problem(format string, args ...any) {
-	if p.found++; p.found <= 20 {
-		text := fmt.Sprintf(format, args...)
-		p.problems = append(p.problems, fmt.Errorf("%s:%d: %s", p.name, p.line, text))
+// section returns the members of an object that has only these keys, each once.
+func (p *parser) section(m member, name, form string, keys ...string) map[string]member {
+	members := map[string]member{}
+	for _, m := range p.object(m, name, form) {
+		first, again := members[m.key]
+		switch {
+		case !slices.Contains(keys, m.key):
+			p.problem(m.line, "unknown key in %s: only %s may stand there; pairings belong inside "+
+				`"customerAgentMap": { "CUSTOMER": "AGENT" }`, name, strings.Join(keys, ", "))
+		case again:
+			p.problem(m.line, "this key is in line %d, too: write one, with all that both hold", first.line)
+		default:
+			members[m.key] = m
+		}
 	}
+	return members
 }
 
-// syntaxError says where data stops being JSON, and how to mend the usual slips.
-func syntaxError(name string, data []byte, bad *json.SyntaxError) error {
+// object returns the members of an object; none if m is not given.
+func (p *parser) object(m member, name, form string) []member {
+	members, isObject := m.value.([]member)
+	if m.line > 0 && !isObject {
+		p.problem(m.line, "%s must have the form %s", name, form)
+	}
+	for i, m := range members {
+		if name != "the file" && slices.Contains(sections, m.key) {
+			p.problem(m.line, "%s stands inside %s, whose closing brace belongs before it", m.key, name)
+			return members[:i] // what follows is inside, too
+		}
+	}
+	return members
+}
+
+// A member of an object is a key and its value; member{} if it is not given.
+type member struct {
+	key   string
+	line  int32 // of the key, from 1
+	value any   // a []member, a string or a json.Number; anything else is never right
+}
+
+// value reads the next value of data. No Token fails, since data is valid.
+func (p *parser) value() any {
+	token, _ := p.json.Token()
+	switch token {
+	case json.Delim('{'):
+		members := []member{}
+		for p.json.More() {
+			key, _ := p.json.Token()
+			end := int(p.json.InputOffset())
+			p.line += int32(bytes.Count(p.data[p.counted:end], []byte("\n")))
+			p.counted = end
+			m := member{key: key.(string), line: p.line}
+			m.value = p.value()
+			members = append(members, m)
+		}
+		_, _ = p.json.Token() // the closing brace
+		return members
+	case json.Delim('['):
+		for p.json.More() {
+			p.value()
+		}
+		_, _ = p.json.Token()
+	}
+	return token
+}
+
+// syntaxProblem says where data stops being JSON, and what was found and what may stand there, which is true
+// whatever the slip was. How to mend it is said only of slips that are certain.
+func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 	reason, at := bad.Error(), len(data)
 	if !strings.HasPrefix(reason, "unexpected end") {
-		at = max(min(int(bad.Offset), len(data))-1, 0)
+		at = min(int(bad.Offset), len(data)) - 1
 		for at > 0 && !utf8.RuneStart(data[at]) { // Go 1.27 counts all bytes of a character, 1.26 the first
 			at--
 		}
 	}
-	begin := bytes.IndexFunc(data, func(r rune) bool { return !unicode.IsSpace(r) })
-	good := len(bytes.TrimSpace(data[:at]))
-	backslash := bytes.LastIndexByte(data[:at], '\\')
-	char, _ := utf8.DecodeRune(data[at:])
-	what, advice := "unexpected "+visible(char), ""
-	switch {
-	case begin < 0:
-		what, advice = "the file is empty", `write at least { "customerAgentMap": {} }`
-	case at == len(data):
-		what, advice = "the file ends too early", "a closing brace or quote is missing, here or above"
-	case backslash >= 0 && strings.Contains(reason, "escape"):
-		at, what, advice = backslash, `unexpected "\"`, `write \\ for a backslash in a text`
-	case mergeMark.Match(data[at:]):
-		advice = "a merge conflict: keep one of the two versions, and remove the marks"
-	case strings.ContainsRune("/#", char):
-		advice = "JSON has no comments: remove this one"
-	case data[begin] != '{':
-		at, what, advice = begin, "this is not JSON", "the file must begin with {"
-	case strings.ContainsRune("'`´‘’‚‛“”„‟«»", char):
-		advice = `not the quote of JSON: write " around each key and text`
-	case char == '\n' || char == '\r':
-		advice = `a text must end in its line, with ": look for a missing or curly quote`
-	case !unicode.IsPrint(char):
-		advice = "no tab or other invisible character may stand here: remove it, or write a space"
-	case strings.ContainsRune("}]", char) && data[good-1] == ',':
-		at, what, advice = good-1, `unexpected ","`, "no comma may stand before a closing brace: remove it"
-	case char == '"' && strings.HasSuffix(reason, "after object key:value pair"):
-		at, what, advice = good, "a comma is missing", "write one between two pairs"
-	case strings.HasSuffix(reason, "after object key"):
-		advice = "write a colon between a key and its value, or the quote that ends the key"
-	default:
-		advice = "look for a missing or extra comma, quote or brace here or just before"
+	_, place, _ := strings.Cut(reason, "' ")    // as in: invalid character 'x' after object key
+	if strings.HasPrefix(place, "in literal") { // the word is wrong, not one of its letters
+		at = len(bytes.TrimRight(data[:at], "truefalsn"))
 	}
-	line := 1 + bytes.Count(data[:at], []byte("\n"))
-	column := 1 + utf8.RuneCount(data[bytes.LastIndexByte(data[:at], '\n')+1:at])
-	return fmt.Errorf("%s:%d:%d: %s: %s", name, line, column, what, advice)
+	const spaces = " \t\r\n"
+	begin := len(data) - len(bytes.TrimLeft(data, spaces))
+	before, rest := bytes.TrimRight(data[:at], spaces), data[at:]
+	line := data[bytes.LastIndexByte(data[:at], '\n')+1 : at]
+	afterComma := bytes.HasSuffix(before, []byte(","))
+	char, _ := utf8.DecodeRune(rest)
+
+	switch {
+	case begin == len(data):
+		return at, `the file is empty: write at least { "customerAgentMap": {} }`
+	case at == len(data):
+		return at, "the file ends too early: a closing brace or quote is missing, here or above"
+	case strings.Contains(reason, "escape"):
+		at = bytes.LastIndexByte(data[:at+1], '\\')
+		return at, visible('\\') + " does not stand for itself in a text: remove it, or write two"
+	case strings.HasPrefix(place, "in string") && strings.ContainsRune("\r\n", char):
+		return at, "a text does not end in its line: look there for a double quote missing, too many or curly"
+	case !unicode.IsPrint(char):
+		return at, visible(char) + " is an invisible character: remove it, or write a space"
+	case len(line) == 0 && mergeMark.Match(rest):
+		return at, "a merge conflict: keep the pairings of both sides that still hold, and remove the marks"
+	case comment.Match(rest):
+		return at, "JSON has no comments: remove this one"
+	case data[begin] != '{':
+		return begin, "this is not JSON: the file must begin with {"
+	case afterComma && closingBraces.Match(rest):
+		return len(before) - 1, "no comma may stand before a closing brace: remove it"
+	case place == "after object key:value pair" && keyAndColon.Match(rest):
+		return len(before), "a comma is missing: write one between two pairs"
+	case place == "after top-level value":
+		return at, "unexpected " + visible(char) + ": the brace that closes the file belongs at the very end"
+	}
+	expected := cmp.Or(map[string]string{
+		"looking for beginning of object key string": "a key in double quotes or a closing brace",
+		"after object key":                           "a colon",
+		"after object key:value pair":                "a comma or a closing brace",
+		"after array element":                        "a comma or a closing bracket (pairs stand in braces)",
+		"in numeric literal":                         "a digit",
+		"after decimal point in numeric literal":     "a digit",
+		"in exponent of numeric literal":             "a digit",
+	}[place], "a text in double quotes, a whole number or an opening brace")
+	if afterComma {
+		expected = strings.TrimSuffix(expected, " or a closing brace")
+	}
+	text = fmt.Sprintf("unexpected %s: only %s may stand here", visible(char), expected)
+	if strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char) {
+		text += `; the double quote of JSON is the straight " (U+0022)`
+	}
+	if bareNumber.Match(line) && (!afterComma || unicode.IsDigit(char)) {
+		text += "; a whole number has digits only, and no 0 in front; a phone number stands in double quotes"
+	}
+	return at, text
 }
 
 // A Number is a phone number in E.164 form, country code first. Only ParseNumber makes one, so it is well
 // formed, unless it is Number{}, which stands for none. Whatever prints it shows its last four digits at
 // most; Digits returns them all.
 type Number struct {
-	flipped uint64 // the digits as an integer, bits flipped, as fmt prints unexported fields without Format
+	inverted uint64 // the digits as an integer, each bit inverted: fmt prints a field of a struct as it is
 }
 
 // ParseNumber reads a phone number that begins with its country code, written as people do, such as
@@ -368,27 +482,27 @@ type Number struct {
 func ParseNumber(text string) (Number, error) {
 	text = strings.ReplaceAll(text, " ", "")
 	digits := strings.TrimPrefix(separators.Replace(text), "+")
-	value, _ := strconv.ParseUint(digits, 10, 64)
-	_, decimals, _ := strings.Cut(text, ".")
 	why := ""
 	switch bad := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); {
-	case bad >= 0 && scientific.MatchString(text):
+	case shortened.MatchString(text):
 		why = "a spreadsheet has shortened it; format the column as text and enter it anew"
 	case bad >= 0:
 		char, _ := utf8.DecodeRuneInString(digits[bad:])
-		why = "it has the character " + visible(char) + "; write digits only, with or without + in front"
+		why = "it has the character " + visible(char) + "; write the number alone, in digits with or " +
+			"without + in front, and no extension or dial code"
 	case strings.HasPrefix(digits, "0"):
 		why = "it begins with 0; begin with the country code, without 0 or 00"
 	case strings.Contains(text, "(0"):
 		why = "it has a 0 in parentheses; write it as it is dialled from abroad"
-	case strings.HasSuffix(text, ".0"), decimals != "" && strings.Trim(decimals, "0") == "":
+	case decimal.MatchString(text):
 		why = "it ends in .0, as spreadsheets write numbers; remove that"
 	case len(digits) < 7 || len(digits) > 15:
 		why = "it has " + plural(len(digits), "digit") + "; write 7 to 15, country code included"
 	case digits[0] == '1' && len(digits) != 11:
 		why = fmt.Sprintf("it begins with 1 and has %d digits; numbers of North America have 11", len(digits))
 	default:
-		return Number{^value}, nil
+		value, err := strconv.ParseUint(digits, 10, 64)
+		return Number{^value}, err
 	}
 	return Number{}, errors.New(why)
 }
@@ -398,7 +512,7 @@ func (n Number) Digits() string {
 	if n == (Number{}) {
 		return ""
 	}
-	return strconv.FormatUint(^n.flipped, 10)
+	return strconv.FormatUint(^n.inverted, 10)
 }
 
 // String returns the number masked, such as *******7777.
@@ -420,18 +534,33 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %s", n, noun)
 }
 
-// visible returns a character in quotes if it can be seen, else its code point, such as U+00A0.
+// visible names a character so that nobody takes it for another, also where a log escapes it.
 func visible(char rune) string {
-	if unicode.IsPrint(char) && char != ' ' {
-		return `"` + string(char) + `"`
+	names := map[rune]string{
+		'"': "double quote", '\'': "single quote", '`': "backquote", '\\': "backslash", ',': "comma",
+		':': "colon", ';': "semicolon", '{': "opening brace", '}': "closing brace", '.': "dot",
 	}
-	return fmt.Sprintf("%U", char)
+	switch {
+	case char == ' ' || !unicode.IsPrint(char):
+		return fmt.Sprintf("%U", char)
+	case char > unicode.MaxASCII:
+		return fmt.Sprintf("%c (%U)", char, char)
+	case names[char] != "":
+		return fmt.Sprintf("%c (%s)", char, names[char])
+	}
+	return string(char)
 }
 
-// What phone numbers and other texts in the file look like.
+var sections = []string{"app", "call", "customerAgentMap", "plivoNumbers"}
+
+// The shapes of phone numbers and of slips in the file.
 var (
-	separators    = strings.NewReplacer(" ", "", "-", "", ".", "", "(", "", ")", "")
-	scientific    = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`)
+	separators    = strings.NewReplacer("-", "", ".", "", "(", "", ")", "")
+	shortened     = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.41567E+10
+	decimal       = regexp.MustCompile(`^[^.]*\.0+$`)                             // as 14156667777.0
 	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)
-	languageShape = regexp.MustCompile(`^([a-z]{2,3}-[A-Z]{2}(-[A-Z]{3})?|arb)$`)
+	comment       = regexp.MustCompile(`^(//|/\*|#|<!--|--[^-])`)
+	closingBraces = regexp.MustCompile(`^[}\]]\s*([}\],]|$)`)
+	keyAndColon   = regexp.MustCompile(`^"[^"\n]*"\s*:`)
+	bareNumber    = regexp.MustCompile(`:[ \t]*[-0-9][-0-9.,eE+]*[ \t]*$`) // at the end of what stands before
 )

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/plivo/plivo-go/v7"
@@ -21,32 +22,76 @@ import (
 
 // A Handler answers Plivo's requests to the answer URL, /handleincoming/, and a load balancer's to /healthz.
 type Handler struct {
-	config    func() *Config // returns the one in force; a request asks once
-	token     string         // Plivo's auth token; "" if requests need no signature
-	publicURL string         // as ParsePublicURL returns it
+	config    atomic.Pointer[Config] // the one in force; a request loads it once
+	token     string                 // Plivo's auth token; "" if requests need no signature
+	publicURL string                 // as ParsePublicURL returns it
 	log       *slog.Logger
+}
+
+// NewHandler reads who may ask: the token that Plivo signs with, and as ParsePublicURL does, the public URL.
+func NewHandler(token, publicURL string, log *slog.Logger) (*Handler, error) {
+	token = strings.TrimSpace(token)
+	publicURL, err := ParsePublicURL(publicURL)
+	switch {
+	case err != nil:
+		return nil, err
+	case token == "" && publicURL != "":
+		return nil, errors.New("PUBLIC_URL is set, but PLIVO_AUTH_TOKEN is not, so anyone could ask who is " +
+			"paired with whom: set both (the token is in Plivo's console), or neither")
+	case token != "" && !tokenShape.MatchString(token), token == "YOUR_AUTH_TOKEN":
+		return nil, errors.New("PLIVO_AUTH_TOKEN is not an auth token: copy it from Plivo's console, " +
+			"without quotes, comments or anything else around it")
+	}
+	return &Handler{token: token, publicURL: publicURL, log: log}, nil
 }
 
 // ServeHTTP matches paths itself: http.ServeMux redirects unclean ones, and a redirected POST loses its form.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store") // an answer holds a private number
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	allow := map[string]string{ // methods by path
-		"/handleincoming/": "GET, POST", "/handleincoming": "GET, POST", "/healthz": "GET, HEAD",
-	}[r.URL.Path]
+	path, method := r.URL.Path, r.Method
+	isAnswerURL := path == "/handleincoming/" || path == "/handleincoming"
 	switch {
-	case allow == "":
+	case isAnswerURL && (method == "GET" || method == "POST"):
+		h.incoming(w, r)
+	case isAnswerURL:
+		w.Header().Set("Allow", "GET, POST")
+		h.refuse(w, r, http.StatusMethodNotAllowed, errors.New("use GET or POST here"))
+	case path == "/healthz" && (method == "GET" || method == "HEAD"):
+		_, _ = io.WriteString(w, "ok\n")
+	case path == "/healthz":
+		w.Header().Set("Allow", "GET, HEAD")
+		h.refuse(w, r, http.StatusMethodNotAllowed, errors.New("use GET or HEAD here"))
+	default:
 		h.refuse(w, r, http.StatusNotFound,
 			errors.New("nothing is here: the answer URL is /handleincoming/, the health check /healthz"))
-	case !slices.Contains(strings.Split(allow, ", "), r.Method):
-		w.Header().Set("Allow", allow)
-		reason := fmt.Errorf("use %s here", strings.Replace(allow, ",", " or", 1))
-		h.refuse(w, r, http.StatusMethodNotAllowed, reason)
-	case r.URL.Path == "/healthz":
-		_, _ = io.WriteString(w, "ok\n")
-	default:
-		h.incoming(w, r)
 	}
+}
+
+// incoming answers a request to the answer URL: it reads the form, makes sure that Plivo sent it, decides
+// what happens with the call, and says so in XML.
+func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	if status, err := readForm(r); err != nil {
+		h.refuse(w, r, status, err)
+		return
+	}
+	calledURL := h.calledURL(r)
+	if err := h.checkSignature(r, calledURL); err != nil {
+		h.refuse(w, r, http.StatusForbidden, err)
+		return
+	}
+	call := ParseCall(r.Form)
+	answer, err := Decide(call, h.config.Load(), calledURL)
+	if err != nil {
+		h.refuse(w, r, http.StatusBadRequest, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/xml")
+	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String()+"\n")
+	details := []any{"call", shown(uuidShape, r.Form.Get("CallUUID")), "from", call.From, "to", call.To}
+	details = append(append(details, answer.details...), "took", time.Since(start))
+	h.log.Log(r.Context(), answer.level, answer.outcome, details...)
 }
 
 const (
@@ -54,40 +99,19 @@ const (
 	maxParameters = 100      // Plivo sends some 30; plivo-go's signature takes time by the square of them
 )
 
-// incoming answers a request to the answer URL: it reads the form, makes sure that Plivo sent it, decides
-// what happens with the call, and says so in XML.
-func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
-	start := time.Now()
-	status, err := http.StatusBadRequest, r.ParseForm()
+// readForm reads query and body into r.Form. An error comes with the status to refuse r with.
+func readForm(r *http.Request) (status int, err error) {
+	err = r.ParseForm()
 	switch {
 	case errors.As(err, new(*http.MaxBytesError)):
-		status = http.StatusRequestEntityTooLarge
-		err = fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
-	case len(r.Form) > maxParameters || err != nil && strings.Contains(err.Error(), "exceeded limit"):
-		err = fmt.Errorf("there are more than %d parameters", maxParameters) // net/url takes 10,000
+		return http.StatusRequestEntityTooLarge, fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
+	case err != nil && strings.Contains(err.Error(), "exceeded limit"), // net/url's own, of 10,000
+		len(r.Form) > maxParameters:
+		return http.StatusBadRequest, fmt.Errorf("there are more than %d parameters", maxParameters)
 	case err != nil:
-		err = errors.New("the query or form is cut off, or not escaped as %XX")
+		return http.StatusBadRequest, errors.New("the query or form is cut off, or not escaped as %XX")
 	}
-	if err != nil {
-		h.refuse(w, r, status, err)
-		return
-	}
-	config, called := h.config(), ""
-	if h.token != "" || config.NoAnswerMessage != "" {
-		called = h.calledURL(r)
-	}
-	if err := h.checkSignature(r, called); err != nil {
-		h.refuse(w, r, http.StatusForbidden, err)
-		return
-	}
-	answer, err := Decide(r.Form, config, called)
-	if err != nil {
-		h.refuse(w, r, http.StatusBadRequest, err)
-		return
-	}
-	w.Header().Set("Content-Type", "application/xml")
-	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String()+"\n")
-	h.log.Log(r.Context(), answer.level, answer.outcome, append(answer.details, "took", time.Since(start))...)
+	return 0, nil
 }
 
 // refuse logs why a request gets no XML, and tells whoever sent it.
@@ -109,6 +133,19 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, rea
 	http.Error(w, text, status)
 }
 
+// A Call is what Plivo says of a call: https://www.plivo.com/docs/voice/xml/request
+type Call struct {
+	From, To Number     // the caller and the number called; Number{} if withheld or not a phone number
+	form     url.Values // all parameters
+}
+
+// ParseCall reads the parameters of a request.
+func ParseCall(form url.Values) Call {
+	from, _ := ParseNumber(form.Get("From"))
+	to, _ := ParseNumber(form.Get("To"))
+	return Call{from, to, form}
+}
+
 // An Answer is what Plivo is told to do with a call, and what the log says of it.
 type Answer struct {
 	elements []any // of plivo-go/xml, inside Response
@@ -117,82 +154,89 @@ type Answer struct {
 	details  []any // names and values in turn
 }
 
-// Decide returns the answer to the parameters of a request, which
-// https://www.plivo.com/docs/voice/xml/request describes, or an error if they describe no call. called is
-// the URL that Plivo called, and is to call again when a Dial has ended.
-//
-// Each Dial has one number to dial, and the Plivo number called as callerId and callerName: without them,
-// Plivo would show the caller's own number and name. No answer holds another number.
-func Decide(form url.Values, config *Config, called string) (Answer, error) {
-	from, badFrom := ParseNumber(form.Get("From"))
-	to, badTo := ParseNumber(form.Get("To"))
-	cause := cmp.Or(form.Get("HangupCause"), form.Get("HangupCauseName"))
-	dialEnded := form.Has("DialStatus") // sent to the action of a Dial
-	pairings, listed := config.Serving(to)
-	pairing, paired := pairings[from]
-
-	level, why := slog.LevelInfo, ""
-	details := []any{"call", shown(uuidShape, form.Get("CallUUID")), "from", from.String(), "to", to.String()}
+// Decide returns the answer to a request, or an error if that describes no call. Plivo also reports here that
+// a call has ended, since hangup_url defaults to the answer URL. calledURL is what Plivo called, and is to
+// call again when a Dial has ended; "" if that is malformed.
+func Decide(call Call, config *Config, calledURL string) (Answer, error) {
+	form, event, cause := call.form, call.form.Get("Event"), hangupCause(call.form)
 	switch {
-	case form.Get("Event") == "Hangup", cause != "" && !dialEnded: // hangup_url defaults to the answer URL
+	case event == "Hangup", event == "" && cause != "" && !reportsDial(form):
 		seconds := shown(secondsShape, form.Get("Duration"))
-		details = append(details, "cause", shown(causeShape, cause), "seconds", seconds)
-		return Answer{nil, level, "call ended", details}, nil
-	case dialEnded:
-		status, elements := form.Get("DialStatus"), speak(config, config.NoAnswerMessage)
-		if status == "completed" || status == "cancel" { // they have talked, or the caller gave up
-			elements = nil
-		}
-		details = append(details, "status", shown(causeShape, status),
-			"cause", shown(causeShape, form.Get("DialHangupCause")))
-		return Answer{elements, level, "dial ended", details}, nil
+		details := []any{"cause", shown(causeShape, cause), "seconds", seconds}
+		return Answer{outcome: "call ended", details: details}, nil
+	case reportsDial(form):
+		return dialEnded(form, config), nil
 	case !form.Has("From"):
 		return Answer{}, errors.New("the parameter From is missing")
 	case !form.Has("To"):
 		return Answer{}, errors.New("the parameter To is missing")
 	case len(form["From"]) > 1 || len(form["To"]) > 1:
 		return Answer{}, errors.New("the parameter From or To is given more than once")
-	case badTo != nil:
+	case form.Get("Direction") == "outbound":
+		const why = "the business placed this call, so its To is the person called, not a Plivo number"
+		return reject(config, slog.LevelInfo, why), nil
+	case call.To == Number{}:
 		return Answer{}, errors.New("the parameter To is not a phone number")
-	case config.NoAnswerMessage != "" && called == "":
+	case calledURL == "":
 		return Answer{}, errMalformedHost
-	case badFrom != nil:
-		why = "the caller's number is withheld or no phone number"
-	case from == to:
-		level, why = slog.LevelWarn, "the caller's number is the Plivo number called"
-	case !paired && listed:
-		why = "the caller is in no pairing of this Plivo number, which plivoNumbers lists"
-	case !paired:
-		why = "the caller is not in customerAgentMap; plivoNumbers does not list this number"
-	case pairing.Peer == to:
-		level, why = slog.LevelWarn, "the number to dial is the Plivo number called; correct that pairing"
 	}
-	if why != "" {
-		elements := append(speak(config, config.UnknownCallerMessage), new(xml.HangupElement))
-		if config.UnknownCallerMessage == "" { // so it ends unanswered, for which Plivo does not bill
-			elements = []any{new(xml.HangupElement).SetReason("rejected")}
-		}
-		return Answer{elements, level, "call rejected: " + why, details}, nil
-	}
-	details = append(details, "caller", pairing.Caller(), "dialled", pairing.Peer.String())
-	return Answer{dial(config, pairing.Peer, to, called), level, "dialling", details}, nil
+	return connect(call, config, calledURL), nil
 }
 
-func dial(config *Config, peer, plivoNumber Number, action string) []any {
-	dial := new(xml.DialElement).
-		SetCallerID(plivoNumber.Digits()).
-		SetCallerName(plivoNumber.Digits()).
-		SetContents([]any{new(xml.NumberElement).SetContents(peer.Digits())})
+// connect rings the other phone of the caller's pairing, or turns away a caller who is in none.
+func connect(call Call, config *Config, calledURL string) Answer {
+	pairings, listed := config.Serving(call.To)
+	pairing, paired := pairings[call.From]
+	switch {
+	case call.From == Number{}:
+		return reject(config, slog.LevelInfo, "the caller's number is withheld or not a phone number")
+	case call.From == call.To:
+		return reject(config, slog.LevelWarn, "the caller's number is the Plivo number called")
+	case !paired && listed:
+		const why = "the caller is in no pairing of this Plivo number, which plivoNumbers lists"
+		return reject(config, slog.LevelInfo, why)
+	case !paired:
+		const why = "the caller is not in customerAgentMap; plivoNumbers does not list this number"
+		return reject(config, slog.LevelInfo, why)
+	case pairing.Peer == call.To:
+		const why = "the number to dial is the Plivo number called; correct that pairing"
+		return reject(config, slog.LevelWarn, why)
+	}
+	dial := dial(config, pairing.Peer, call.To, calledURL)
+	return Answer{
+		elements: append(speak(config, config.ConnectingMessage), dial),
+		outcome:  "dialling",
+		details:  []any{"caller", pairing.Caller(), "dialled", pairing.Peer},
+	}
+}
+
+// dial rings one phone. It shows the Plivo number as callerId and callerName, since Plivo would otherwise
+// show the caller's own number and name.
+func dial(config *Config, peer, plivoNumber Number, calledURL string) xml.DialElement {
+	dial := xml.DialElement{
+		CallerID:   new(plivoNumber.Digits()),
+		CallerName: new(plivoNumber.Digits()),
+		Contents:   []any{xml.NumberElement{Contents: peer.Digits()}},
+	}
 	if config.RingTimeout > 0 {
-		dial = dial.SetTimeout(config.RingTimeout)
+		dial.Timeout = &config.RingTimeout
 	}
 	if config.TimeLimit > 0 {
-		dial = dial.SetTimeLimit(config.TimeLimit)
+		dial.TimeLimit = &config.TimeLimit
 	}
 	if config.NoAnswerMessage != "" {
-		dial = dial.SetAction(action)
+		dial.Action = &calledURL
 	}
-	return append(speak(config, config.ConnectingMessage), dial)
+	return dial
+}
+
+// reject turns a caller away: unanswered, for which Plivo does not bill, or with call.unknownCallerMessage.
+func reject(config *Config, level slog.Level, why string) Answer {
+	elements := []any{xml.HangupElement{Reason: new("rejected")}}
+	if config.UnknownCallerMessage != "" {
+		elements = append(speak(config, config.UnknownCallerMessage), xml.HangupElement{})
+	}
+	return Answer{elements: elements, level: level, outcome: "call rejected: " + why}
 }
 
 // speak says a message; nothing if it is "".
@@ -200,16 +244,47 @@ func speak(config *Config, message string) []any {
 	if message == "" {
 		return nil
 	}
-	speak := new(xml.SpeakElement).AddSpeak(message)
+	speak := xml.SpeakElement{Contents: []any{message}}
 	if config.Language != "" {
-		speak.Language = &config.Language // SetLanguageVoice would set a voice, too
+		speak.Language = &config.Language
 	}
 	return []any{speak}
 }
 
+// hangupCause returns HangupCauseName, which tells more than HangupCause, unless it is unreadable.
+func hangupCause(form url.Values) string {
+	cause, name := form.Get("HangupCause"), form.Get("HangupCauseName")
+	if causeShape.MatchString(name) {
+		return name
+	}
+	return cmp.Or(cause, name)
+}
+
+// reportsDial tells whether Plivo reports what became of a Dial, and so does not ask for another.
+func reportsDial(form url.Values) bool {
+	for name := range form {
+		if strings.HasPrefix(name, "Dial") {
+			return true
+		}
+	}
+	return strings.HasPrefix(form.Get("Event"), "Dial")
+}
+
+// dialEnded tells the caller that nobody answers, unless both have talked or the caller gave up.
+func dialEnded(form url.Values, config *Config) Answer {
+	status, cause := form.Get("DialStatus"), form.Get("DialHangupCause")
+	answer := Answer{outcome: "dial ended", details: []any{
+		"status", shown(causeShape, status), "cause", shown(causeShape, cause)}}
+	talked := status == "completed" || status == "" && form.Get("DialBLegUUID") != ""
+	if !talked && status != "cancel" {
+		answer.elements = speak(config, config.NoAnswerMessage)
+	}
+	return answer
+}
+
 // checkSignature returns an error unless Plivo called that URL and signed r, whose form is read, or no
 // signature is needed. Version 2 does not count: it does not cover the parameters.
-func (h *Handler) checkSignature(r *http.Request, called string) error {
+func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 	if h.token == "" {
 		return nil
 	}
@@ -218,7 +293,7 @@ func (h *Handler) checkSignature(r *http.Request, called string) error {
 	if len(given) == 0 || nonce == "" {
 		return errors.New("the header X-Plivo-Signature-V3 or X-Plivo-Signature-V3-Nonce is missing")
 	}
-	if called == "" {
+	if calledURL == "" {
 		return errMalformedHost
 	}
 	posted := map[string]string{}
@@ -232,7 +307,7 @@ func (h *Handler) checkSignature(r *http.Request, called string) error {
 	}
 	// plivo-go parses the URL again. Encoding the query anew leaves nothing in it that could then count as
 	// something else, such as a fragment.
-	uri := called + "?" + r.URL.Query().Encode()
+	uri := calledURL + "?" + r.URL.Query().Encode()
 	want := plivo.ComputeSignatureV3(h.token, uri, r.Method, nonce, posted)
 	for signature := range strings.SplitSeq(strings.Join(given, ","), ",") {
 		if hmac.Equal([]byte(strings.TrimSpace(signature)), []byte(want)) {
@@ -241,26 +316,25 @@ func (h *Handler) checkSignature(r *http.Request, called string) error {
 	}
 	return fmt.Errorf("the signature does not fit %s; compare that with the answer URL in Plivo's console: "+
 		"if they differ, set PUBLIC_URL to what the console has before /handleincoming/; "+
-		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged", called)
+		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged", calledURL)
 }
 
 // calledURL returns the URL, without its query, that Plivo called: by PUBLIC_URL, else by what a proxy or the
 // connection says. Anyone can send these headers: if they hold more than a host, it returns "".
 func (h *Handler) calledURL(r *http.Request) string {
-	if h.publicURL != "" {
-		return h.publicURL + r.URL.EscapedPath()
+	base := h.publicURL
+	if base == "" {
+		scheme, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",") // the first of several is Plivo's
+		host, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
+		if !strings.EqualFold(scheme, "https") {
+			scheme = "http"
+		}
+		base = baseURL(strings.ToLower(scheme), cmp.Or(host, r.Host))
 	}
-	scheme, _, _ := strings.Cut(strings.ToLower(r.Header.Get("X-Forwarded-Proto")), ",") // the first proxy's
-	forwarded, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
-	host := cmp.Or(forwarded, r.Host)
-	if scheme != "https" {
-		scheme = "http"
+	if base == "" {
+		return ""
 	}
-	called := scheme + "://" + host + r.URL.EscapedPath()
-	if _, err := url.Parse(called); err != nil || len(host) > 255 || !hostShape.MatchString(host) {
-		return "" // plivo-go would panic on a URL that does not parse, such as http://[0]/
-	}
-	return called
+	return base + r.URL.EscapedPath()
 }
 
 var errMalformedHost = errors.New("the Host or X-Forwarded-Host header is malformed")
@@ -273,21 +347,34 @@ func ParsePublicURL(text string) (string, error) {
 		return "", nil
 	}
 	u, err := url.Parse(text)
-	if err == nil {
-		_, err = strconv.ParseUint(cmp.Or(u.Port(), "80"), 10, 16)
+	if err == nil && u.User == nil && !strings.ContainsAny(text, "?#%") &&
+		!strings.Contains(u.Path, "handleincoming") {
+		if base := baseURL(u.Scheme, u.Host); base != "" {
+			return base + strings.TrimRight(u.Path, "/"), nil
+		}
 	}
-	defaultPorts := map[string]string{"http": ":80", "https": ":443"} // which Plivo leaves out
-	if err != nil || !hostShape.MatchString(u.Host) || u.User != nil || defaultPorts[u.Scheme] == "" ||
-		strings.ContainsAny(text, "?#") || strings.Contains(u.Path, "handleincoming") {
-		return "", errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, " +
-			"such as https://example.com: correct or unset it")
+	return "", errors.New("PUBLIC_URL must be this server's URL without /handleincoming/ and without %, " +
+		"such as https://example.com: correct or unset it")
+}
+
+// baseURL joins a scheme, http or https, and a host, leaving out the scheme's own port, as Plivo does; "" if
+// they are malformed. The result parses as a URL: plivo-go panics on one that does not, such as http://[0].
+func baseURL(scheme, host string) string {
+	ownPort := map[string]string{"http": ":80", "https": ":443"}[scheme]
+	base := scheme + "://" + strings.TrimSuffix(host, ownPort)
+	u, err := url.Parse(base)
+	if ownPort == "" || err != nil || len(host) > 255 || !hostShape.MatchString(host) {
+		return ""
 	}
-	host := strings.TrimSuffix(u.Host, defaultPorts[u.Scheme])
-	return u.Scheme + "://" + host + strings.TrimRight(u.EscapedPath(), "/"), nil
+	if port, _ := strconv.Atoi(u.Port()); port > 65535 {
+		return ""
+	}
+	return base
 }
 
 // The shapes of what comes from outside and may be logged; a path has at most four digits.
 var (
+	tokenShape   = regexp.MustCompile(`^[A-Za-z0-9+/=_-]+$`)
 	uuidShape    = regexp.MustCompile(`^[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}$`)
 	causeShape   = regexp.MustCompile(`^[A-Za-z _()/-]+$`)
 	secondsShape = regexp.MustCompile(`^[0-9]{1,5}$`)
@@ -297,6 +384,7 @@ var (
 		`([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?$`)
 )
 
+// shown returns text for the log: as it is only if it has its shape, since it might be a phone number.
 func shown(shape *regexp.Regexp, text string) string {
 	switch {
 	case text == "":

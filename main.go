@@ -33,16 +33,9 @@ import (
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr)) }
 
-// run is the whole program: it serves until ctx ends or a signal to stop comes, and returns the exit
-// status: 0 stopped or checked, 1 could not start or failed, 2 wrong usage.
+// run is the whole program. It returns the exit status: 0 stopped or checked, 1 could not start or failed,
+// 2 wrong usage.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)   // so that a second Ctrl-C ends the program at once
-	signal.Ignore(syscall.SIGPIPE) // or the program would end with whoever reads its log
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP) // to the very end: one that nobody asks for would kill
-
 	flags := flag.NewFlagSet("number-masking", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	path := flags.String("config", "config.json", "the `file` with the pairings")
@@ -52,8 +45,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		flags.PrintDefaults()
 		fmt.Fprintln(stderr, "Environment: PORT, PLIVO_AUTH_TOKEN, PUBLIC_URL; README.md describes them.")
 	}
-	err := flags.Parse(args)
-	switch {
+	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
@@ -64,163 +56,180 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 
 	file := &ConfigFile{path: *path}
-	config, err := file.Load()
-	switch {
-	case err == nil && *check:
+	if *check {
+		config, err := file.Load()
+		if err != nil {
+			fmt.Fprintln(stderr, err)
+			return 1
+		}
 		fmt.Fprintf(stdout, "%s: ok, %s\n", *path, plural(config.Pairings, "pairing"))
-	case err == nil:
-		err = serve(ctx, file, config, hangups, getenv, stderr)
+		return 0
 	}
-	if err != nil {
+	if err := listenAndServe(ctx, file, getenv, stderr); err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
 	return 0
 }
 
-// serve answers calls by config, or what file then says, until ctx ends, and lets running requests finish.
-func serve(ctx context.Context, file *ConfigFile, config *Config, hangups <-chan os.Signal,
-	getenv func(string) string, stderr io.Writer) error {
-	queue := &logQueue{lines: make(chan []byte, 1<<14)}
-	go queue.writeTo(stderr)
+// listenAndServe opens the port by what the environment and the file say, and serves.
+func listenAndServe(
+	ctx context.Context, file *ConfigFile, getenv func(string) string, stderr io.Writer,
+) error {
+	signal.Ignore(syscall.SIGPIPE) // or the program would end with whoever reads its log
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // to the very end: a SIGHUP ends a program that does not catch it
+	queue := &logQueue{w: stderr, lines: make(chan []byte, 1<<14)}
+	go queue.writeLines()
 	defer queue.flush()
 	log := slog.New(slog.NewTextHandler(queue, nil))
-	if getenv("GOGC") == "" {
-		debug.SetGCPercent(200) // a call then takes a tenth less CPU time than with Go's 100
-	}
 
-	var current atomic.Pointer[Config]
-	current.Store(config)
-	token := strings.TrimSpace(getenv("PLIVO_AUTH_TOKEN"))
-	publicURL, err := ParsePublicURL(getenv("PUBLIC_URL"))
+	handler, err := NewHandler(getenv("PLIVO_AUTH_TOKEN"), getenv("PUBLIC_URL"), log)
 	if err != nil {
 		return err
 	}
-	host := ""
-	if token == "" {
-		host = "127.0.0.1"
-		if publicURL != "" {
-			return errors.New("PUBLIC_URL is set, but PLIVO_AUTH_TOKEN is not, so anyone could ask who is " +
-				"paired with whom: set both (the token is in Plivo's console), or neither")
-		}
+	config, err := file.Load()
+	if err != nil {
+		return err
 	}
+	handler.config.Store(config)
 	port, err := strconv.Atoi(cmp.Or(getenv("PORT"), strconv.Itoa(config.Port)))
 	if err != nil || port < 1 || port > 65535 {
 		return errors.New("PORT in the environment must be a number from 1 to 65535: correct or unset it")
 	}
+	host := ""
+	if handler.token == "" {
+		host = "127.0.0.1"
+	}
+	if getenv("GOGC") == "" {
+		debug.SetGCPercent(200) // a call then takes a tenth less CPU time than with Go's 100
+	}
+
+	// From here on, a signal to stop lets running requests finish; a second one ends the program at once.
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
 	listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
 		return fmt.Errorf("cannot start: %w: set PORT to another port, above 1023, "+
 			"or stop the program that has this one (on macOS often AirPlay Receiver)", err)
 	}
+	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings,
+		"signatures_checked", handler.token != "")
+	if handler.token == "" {
+		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone on this machine can ask who is paired with whom; " +
+			"a tunnel or proxy on this machine passes everyone on: set the token before you open one")
+	}
+	loads := make(chan Loaded)
+	go file.Watch(ctx, hangups, loads)
+	return serve(ctx, listener, handler, loads)
+}
+
+// serve answers calls, by each Config that loads brings, until ctx ends, and lets running requests finish.
+func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <-chan Loaded) error {
 	server := &http.Server{
-		Handler:           &Handler{current.Load, token, publicURL, log},
+		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      10 * time.Second,
 		IdleTimeout:       120 * time.Second,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(handler.log.Handler(), slog.LevelWarn),
 	}
-	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings,
-		"signatures_checked", token != "")
-	if token == "" {
-		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone on this machine can ask who is paired with whom; " +
-			"a tunnel or proxy on this machine passes everyone on: set the token before you open one")
-	}
-
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	looks := time.Tick(500 * time.Millisecond) // polling works with every editor and every file system
-	for ctx.Err() == nil {
+	portAtStart := handler.config.Load().Port
+	for {
 		select {
-		case <-ctx.Done():
+		case load := <-loads:
+			use(load, handler, portAtStart)
 		case err := <-failed:
 			return fmt.Errorf("stopped serving: %w", err)
-		case <-hangups:
-			reload(file, &current, port, log)
-		case <-looks:
-			if file.Edited() {
-				reload(file, &current, port, log)
+		case <-ctx.Done():
+			handler.log.Info("stopping: no new requests, running ones may finish")
+			finish, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			if err := server.Shutdown(finish); err != nil {
+				handler.log.Warn("stopped with requests unfinished", "reason", err)
 			}
+			handler.log.Info("stopped")
+			return nil
 		}
 	}
-	log.Info("stopping: no new requests, running ones may finish")
-	finish, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if err := server.Shutdown(finish); err != nil {
-		log.Warn("stopped with requests unfinished", "reason", err)
-	}
-	log.Info("stopped")
-	return nil
 }
 
-// reload loads the file into current. A file that can't be loaded changes nothing.
-func reload(file *ConfigFile, current *atomic.Pointer[Config], port int, log *slog.Logger) {
-	config, err := file.Load()
-	if err != nil {
-		log.Error("config not loaded; the pairings loaded before stay in force")
-		for problem := range strings.Lines(err.Error()) {
-			log.Error(strings.TrimSpace(problem))
+// use puts a Config that was loaded into force. A file that could not be loaded changes nothing.
+func use(load Loaded, handler *Handler, portAtStart int) {
+	if load.err != nil {
+		handler.log.Error("config not loaded; the pairings loaded before stay in force")
+		for problem := range strings.Lines(load.err.Error()) {
+			handler.log.Error(strings.TrimSpace(problem))
 		}
 		return
 	}
-	if config.Port != current.Load().Port && config.Port != port {
-		log.Warn("app.port has changed: restart to use it, unless PORT overrides it")
+	if load.config.Port != portAtStart {
+		handler.log.Warn("app.port has changed: restart to use it, unless PORT overrides it")
 	}
-	current.Store(config)
-	log.Info("config loaded", "pairings", config.Pairings)
+	handler.config.Store(load.config)
+	handler.log.Info("config loaded", "pairings", load.config.Pairings)
 }
 
-// A logQueue writes what is logged to a writer that may be slow, stuck or gone, so that no call waits for
-// whoever reads the log. Lines that don't fit or can't be written are dropped, and the log says how many.
+// A logQueue passes lines on to a writer that may be slow, stuck or gone, so that no call waits for whoever
+// reads the log. Lines that don't fit or can't be written are dropped, and the log says how many.
 type logQueue struct {
+	w       io.Writer
 	lines   chan []byte
 	waiting atomic.Int64 // lines that are neither written nor dropped yet
 	dropped atomic.Int64 // lines that the log has not told of
+	taken   atomic.Int64 // bytes that w took
+	cut     bool         // w took only the beginning of the last line, as on a full disk
 }
 
+// Write puts a line into the queue, and never waits.
 func (q *logQueue) Write(line []byte) (int, error) {
+	q.waiting.Add(1)
 	select {
 	case q.lines <- bytes.Clone(line):
-		q.waiting.Add(1)
 	default:
+		q.waiting.Add(-1)
 		q.dropped.Add(1)
 	}
 	return len(line), nil
 }
 
-func (q *logQueue) writeTo(w io.Writer) {
-	cut := false // the last write took only a part of its line, as on a full disk
-	put := func(line []byte) (whole bool) {
-		if cut {
-			line = append([]byte("\n"), line...)
-		}
-		n, _ := w.Write(line)
-		if n > 0 {
-			cut = line[n-1] != '\n'
-		}
-		return n >= len(line)-1 // if only the newline is missing, the next line brings it
-	}
+func (q *logQueue) writeLines() {
 	for line := range q.lines {
-		if !put(line) {
+		if !q.writeLine(line) {
 			q.dropped.Add(1)
 		}
 		const notice = "level=WARN msg=\"log lines dropped\" lines=%d\n"
-		if n := q.dropped.Load(); n > 0 && put(fmt.Appendf(nil, notice, n)) {
+		if n := q.dropped.Load(); n > 0 && q.writeLine(fmt.Appendf(nil, notice, n)) {
 			q.dropped.Add(-n)
 		}
 		q.waiting.Add(-1)
 	}
 }
 
-// flush waits until all is written, but no longer than a second in which nothing is.
+// writeLine reports whether all of the line is written. What is left of a cut line ends first.
+func (q *logQueue) writeLine(line []byte) bool {
+	if q.cut {
+		line = append([]byte("\n"), line...)
+	}
+	n, _ := q.w.Write(line)
+	q.taken.Add(int64(n))
+	if n > 0 {
+		q.cut = line[n-1] != '\n'
+	}
+	return n >= len(line)-1 // if only the newline is missing, the next line brings it
+}
+
+// flush waits until all is written, or nothing was taken for a second.
 func (q *logQueue) flush() {
-	waiting, since := q.waiting.Load(), time.Now()
-	for waiting > 0 && time.Since(since) < time.Second {
+	taken, since := q.taken.Load(), time.Now()
+	for q.waiting.Load() > 0 && time.Since(since) < time.Second {
 		time.Sleep(time.Millisecond)
-		if now := q.waiting.Load(); now != waiting {
-			waiting, since = now, time.Now()
+		if now := q.taken.Load(); now != taken {
+			taken, since = now, time.Now()
 		}
 	}
 }
