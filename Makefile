@@ -11,7 +11,7 @@ FUZZ        = go test -run '^$$' -fuzztime 30000x -fuzzminimizetime 100x
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## start the server on config.json
 	@exec bin/number-masking
