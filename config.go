@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,7 +108,6 @@ func (f *ConfigFile) Edited() bool {
 
 // Load reads and checks the file. The error has one problem a line, and never shows a phone number.
 func (f *ConfigFile) Load() (*Config, error) {
-	defer debug.FreeOSMemory() // loading takes several times the size of the file
 	var data bytes.Buffer
 	hash, err := f.read(&data)
 	f.tried, f.differs = hash, false
@@ -482,9 +480,10 @@ type Number struct {
 func ParseNumber(text string) (Number, error) {
 	text = strings.ReplaceAll(text, " ", "")
 	digits := strings.TrimPrefix(separators.Replace(text), "+")
+	_, decimals, _ := strings.Cut(text, ".")
 	why := ""
 	switch bad := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); {
-	case shortened.MatchString(text):
+	case bad >= 0 && shortened.MatchString(text):
 		why = "a spreadsheet has shortened it; format the column as text and enter it anew"
 	case bad >= 0:
 		char, _ := utf8.DecodeRuneInString(digits[bad:])
@@ -494,7 +493,7 @@ func ParseNumber(text string) (Number, error) {
 		why = "it begins with 0; begin with the country code, without 0 or 00"
 	case strings.Contains(text, "(0"):
 		why = "it has a 0 in parentheses; write it as it is dialled from abroad"
-	case decimal.MatchString(text):
+	case decimals != "" && strings.Trim(decimals, "0") == "": // there is one dot, and only zeros behind it
 		why = "it ends in .0, as spreadsheets write numbers; remove that"
 	case len(digits) < 7 || len(digits) > 15:
 		why = "it has " + plural(len(digits), "digit") + "; write 7 to 15, country code included"
@@ -557,7 +556,6 @@ var sections = []string{"app", "call", "customerAgentMap", "plivoNumbers"}
 var (
 	separators    = strings.NewReplacer("-", "", ".", "", "(", "", ")", "")
 	shortened     = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.41567E+10
-	decimal       = regexp.MustCompile(`^[^.]*\.0+$`)                             // as 14156667777.0
 	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)
 	comment       = regexp.MustCompile(`^(//|/\*|#|<!--|--[^-])`)
 	closingBraces = regexp.MustCompile(`^[}\]]\s*([}\],]|$)`)

@@ -93,6 +93,7 @@ func listenAndServe(
 		return err
 	}
 	handler.config.Store(config)
+	debug.FreeOSMemory() // loading took several times the size of the file
 	port, err := strconv.Atoi(cmp.Or(getenv("PORT"), strconv.Itoa(config.Port)))
 	if err != nil || port < 1 || port > 65535 {
 		return errors.New("PORT in the environment must be a number from 1 to 65535: correct or unset it")
@@ -143,6 +144,7 @@ func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <
 		select {
 		case load := <-loads:
 			use(load, handler, portAtStart)
+			go debug.FreeOSMemory() // loading took several times the size of the file
 		case err := <-failed:
 			return fmt.Errorf("stopped serving: %w", err)
 		case <-ctx.Done():
