@@ -78,7 +78,7 @@ type Loaded struct {
 // Watch loads the file after each edit and each hangup, and sends what came of it, until ctx ends.
 func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads chan<- Loaded) {
 	ticks := time.Tick(500 * time.Millisecond) // looking again works with every editor and every file system
-	for ctx.Err() == nil {
+	for {
 		select {
 		case <-ctx.Done():
 			return
@@ -89,10 +89,7 @@ func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads 
 			}
 		}
 		config, err := f.Load()
-		select {
-		case <-ctx.Done():
-		case loads <- Loaded{config, err}:
-		}
+		loads <- Loaded{config, err}
 	}
 }
 

@@ -121,7 +121,7 @@ func listenAndServe(
 		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone on this machine can ask who is paired with whom; " +
 			"a tunnel or proxy on this machine passes everyone on: set the token before you open one")
 	}
-	loads := make(chan Loaded)
+	loads := make(chan Loaded, 1) // so that what is loaded last can be left there
 	go file.Watch(ctx, hangups, loads)
 	return serve(ctx, listener, handler, loads)
 }
