@@ -407,8 +407,8 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 			at--
 		}
 	}
-	_, place, _ := strings.Cut(reason, "' ")    // as in: invalid character 'x' after object key
-	if strings.HasPrefix(place, "in literal") { // the word is wrong, not one of its letters
+	place := reason[strings.LastIndex(reason, "' ")+2:] // as in: invalid character 'x' after object key
+	if strings.HasPrefix(place, "in literal") {         // the word is wrong, not one of its letters
 		at = len(bytes.TrimRight(data[:at], "truefalsn"))
 	}
 	const spaces = " \t\r\n"
@@ -530,21 +530,16 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %s", n, noun)
 }
 
-// visible names a character so that nobody takes it for another, also where a log escapes it.
+// visible names a character so that nobody takes it for another, also where the log escapes it.
 func visible(char rune) string {
-	names := map[rune]string{
-		'"': "double quote", '\'': "single quote", '`': "backquote", '\\': "backslash", ',': "comma",
-		':': "colon", ';': "semicolon", '{': "opening brace", '}': "closing brace", '.': "dot",
+	words := map[rune]string{
+		'"': " (double quote)", '\'': " (single quote)", '`': " (backquote)", '\\': " (backslash)",
+		',': " (comma)", ':': " (colon)", ';': " (semicolon)", '{': " (opening brace)", '}': " (closing brace)",
 	}
-	switch {
-	case char == ' ' || !unicode.IsPrint(char):
-		return fmt.Sprintf("%U", char)
-	case char > unicode.MaxASCII:
-		return fmt.Sprintf("%c (%U)", char, char)
-	case names[char] != "":
-		return fmt.Sprintf("%c (%s)", char, names[char])
+	if char > ' ' && char <= '~' {
+		return string(char) + words[char]
 	}
-	return string(char)
+	return fmt.Sprintf("%#U", char) // such as U+00A0 or U+201C '“'
 }
 
 var sections = []string{"app", "call", "customerAgentMap", "plivoNumbers"}

@@ -202,21 +202,10 @@ func connect(call Call, config *Config, calledURL string) Answer {
 		const why = "the number to dial is the Plivo number called; correct that pairing"
 		return reject(config, slog.LevelWarn, why)
 	}
-	dial := dial(config, pairing.Peer, call.To, calledURL)
-	return Answer{
-		elements: append(speak(config, config.ConnectingMessage), dial),
-		outcome:  "dialling",
-		details:  []any{"caller", pairing.Caller(), "dialled", pairing.Peer},
-	}
-}
-
-// dial rings one phone. It shows the Plivo number as callerId and callerName, since Plivo would otherwise
-// show the caller's own number and name.
-func dial(config *Config, peer, plivoNumber Number, calledURL string) xml.DialElement {
-	dial := xml.DialElement{
-		CallerID:   new(plivoNumber.Digits()),
-		CallerName: new(plivoNumber.Digits()),
-		Contents:   []any{xml.NumberElement{Contents: peer.Digits()}},
+	dial := xml.DialElement{ // without callerId and callerName, Plivo shows the caller's own number and name
+		CallerID:   new(call.To.Digits()),
+		CallerName: new(call.To.Digits()),
+		Contents:   []any{xml.NumberElement{Contents: pairing.Peer.Digits()}},
 	}
 	if config.RingTimeout > 0 {
 		dial.Timeout = &config.RingTimeout
@@ -227,7 +216,11 @@ func dial(config *Config, peer, plivoNumber Number, calledURL string) xml.DialEl
 	if config.NoAnswerMessage != "" {
 		dial.Action = &calledURL
 	}
-	return dial
+	return Answer{
+		elements: append(speak(config, config.ConnectingMessage), dial),
+		outcome:  "dialling",
+		details:  []any{"caller", pairing.Caller(), "dialled", pairing.Peer},
+	}
 }
 
 // reject turns a caller away: unanswered, for which Plivo does not bill, or with call.unknownCallerMessage.
