@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -97,10 +96,10 @@ func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads 
 // look and the previous one, as the first difference may be half of an edit. Only the content tells: cp -p
 // and tar set the time stamp, and phone numbers are often equally long.
 func (f *ConfigFile) Edited() bool {
-	differed := f.differs
 	hash, _ := f.read(io.Discard)
-	f.differs = hash != f.tried
-	return differed && f.differs
+	differs, differedBefore := hash != f.tried, f.differs
+	f.differs = differs
+	return differs && differedBefore
 }
 
 // Load reads and checks the file. The error has one problem a line, and never shows a phone number.
@@ -115,7 +114,7 @@ func (f *ConfigFile) Load() (*Config, error) {
 	return ParseConfig(f.path, data.Bytes())
 }
 
-// read copies the file to w, and returns a hash of all that it found, be it an error.
+// read copies the file to w, and returns a hash of what it found: the content and the error, if any.
 func (f *ConfigFile) read(w io.Writer) (hash string, err error) {
 	found := sha256.New()
 	err = f.copyTo(io.MultiWriter(found, w))
@@ -137,27 +136,30 @@ func (f *ConfigFile) copyTo(w io.Writer) error {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", f.path)
 	case info.Size() > most:
-		return fmt.Errorf("%s is larger than %d MB, which pairings never are", f.path, most>>20)
+		return fmt.Errorf("%s is larger than %d MB, the most that is read", f.path, most>>20)
 	}
 	_, err = io.Copy(w, io.LimitReader(file, most)) // as it may have grown since
 	return err
 }
 
-// ParseConfig checks data, the content of the file called name. The error has one problem a line, in the
-// order of the file: "config.json:LINE: what is wrong and what to do", or LINE:COLUMN if data is not JSON.
+// ParseConfig checks data, the content of the file called name. The error has one problem a line, by line of
+// the file: "config.json:LINE: what is wrong and what to do", or LINE:COLUMN if data is not JSON.
 func ParseConfig(name string, data []byte) (*Config, error) {
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // Windows editors begin files with it
 	line := 0
 	for text := range bytes.Lines(data) {
 		if line++; !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-			return nil, fmt.Errorf("%s:%d: not UTF-8 (but UTF-16 or Latin-1?): save it as UTF-8", name, line)
+			return nil, fmt.Errorf("%s:%d: not plain text in UTF-8: save it anew as that", name, line)
 		}
 	}
 	if bad, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, new(struct{}))); ok {
 		at, text := syntaxProblem(data, bad)
-		before := data[:at]
-		line, lineStart := 1+bytes.Count(before, []byte("\n")), 1+bytes.LastIndexByte(before, '\n')
-		return nil, fmt.Errorf("%s:%d:%d: %s", name, line, 1+utf8.RuneCount(before[lineStart:]), text)
+		line := 1 + bytes.Count(data[:at], []byte("\n"))
+		column := 1 + utf8.RuneCount(lineBefore(data, at))
+		return nil, fmt.Errorf("%s:%d:%d: %s", name, line, column, text)
+	}
+	if bytes.Count(data, []byte(":")) > len(data)/16+50_000 { // a pairing has one in 20 bytes
+		return nil, fmt.Errorf("%s: too many keys to be pairings: put the file with the pairings there", name)
 	}
 	p := &parser{data: data, json: json.NewDecoder(bytes.NewReader(data)), line: 1}
 	p.json.UseNumber()
@@ -171,7 +173,7 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 		problems = append(problems, fmt.Errorf("%s:%d: %s", name, problem.line, problem.text))
 	}
 	if more := p.found - len(problems); more > 0 {
-		problems = append(problems, fmt.Errorf("%s: %s like these", name, plural(more, "more problem")))
+		problems = append(problems, fmt.Errorf("%s: %s", name, plural(more, "more problem")))
 	}
 	return nil, errors.Join(problems...)
 }
@@ -214,22 +216,22 @@ func (p *parser) config(root member) *Config {
 		plivoNumbers:         map[Number]Lookup{},
 	}
 	p.plivoNumbers = map[Number]int32{}
-	maps := p.object(file["plivoNumbers"], "plivoNumbers", `{ "PLIVO NUMBER": { "CUSTOMER": "AGENT" } }`)
-	for _, m := range maps { // their keys first, since no customer or agent may be one
-		number := p.number(m.line, "Plivo number", m.key)
+	maps := p.object(file["plivoNumbers"], "plivoNumbers", `{ "PLIVO NUMBER": { "CUSTOMER": "AGENT" } }`, nil)
+	for _, own := range maps { // all keys first, since no customer or agent may be one
+		number := p.number(own.line, "Plivo number", own.key)
 		if first, again := p.plivoNumbers[number]; again && number != (Number{}) {
-			p.problem(m.line, "the Plivo number is already in line %d: put all its pairings there", first)
+			p.problem(own.line, "the Plivo number is already in line %d: put all its pairings there", first)
 		}
-		p.plivoNumbers[number] = m.line
+		p.plivoNumbers[number] = own.line
 	}
-	for _, m := range maps {
-		number, _ := ParseNumber(m.key)
-		config.plivoNumbers[number] = p.pairings(m, "a Plivo number")
+	for _, own := range maps {
+		number, _ := ParseNumber(own.key)
+		config.plivoNumbers[number] = p.pairings(own, "a Plivo number")
 		config.Pairings += len(config.plivoNumbers[number]) / 2
 	}
 	config.customerAgentMap = p.pairings(file["customerAgentMap"], "customerAgentMap")
 	config.Pairings += len(config.customerAgentMap) / 2
-	if p.found == 0 && file["customerAgentMap"].value == nil && file["plivoNumbers"].value == nil {
+	if p.found == 0 && !file["customerAgentMap"].given() && !file["plivoNumbers"].given() {
 		p.problem(1, `no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`)
 	}
 	return config
@@ -238,25 +240,25 @@ func (p *parser) config(root member) *Config {
 // pairings reads a map from customers to agents.
 func (p *parser) pairings(m member, name string) Lookup {
 	lookup, told := Lookup{}, false
-	for _, m := range p.object(m, name, `{ "CUSTOMER": "AGENT" }`) {
-		if !strings.ContainsFunc(m.key, unicode.IsDigit) {
+	for _, pair := range p.object(m, name, `{ "CUSTOMER": "AGENT" }`, nil) {
+		if !strings.ContainsFunc(pair.key, unicode.IsDigit) {
 			if !told { // once, for the "customer" and "agent" of a record
-				p.problem(m.line, `a key is not a phone number: write pairings as { "CUSTOMER": "AGENT" }`)
+				p.problem(pair.line, `a key is not a phone number: write pairings as { "CUSTOMER": "AGENT" }`)
 			}
 			told = true
 			continue
 		}
-		customer, agent := p.number(m.line, "customer", m.key), p.number(m.line, "agent", m.value)
+		customer, agent := p.number(pair.line, "customer", pair.key), p.number(pair.line, "agent", pair.value)
 		first, again := lookup[customer]
 		switch {
 		case customer == Number{} || agent == Number{}: // a problem already
 		case customer == agent:
-			p.problem(m.line, "the customer is paired with itself: write the agent's number after it")
+			p.problem(pair.line, "the customer is paired with itself: write the agent's number after it")
 		case again && first.Peer == agent:
-			p.problem(m.line, "the same pairing is already in line %d: remove one of the two", first.line)
+			p.problem(pair.line, "the same pairing is already in line %d: remove one of the two", first.line)
 		default:
-			p.add(lookup, customer, Pairing{Peer: agent, line: m.line})
-			p.add(lookup, agent, Pairing{Peer: customer, line: m.line, byAgent: true})
+			p.add(lookup, customer, Pairing{Peer: agent, line: pair.line})
+			p.add(lookup, agent, Pairing{Peer: customer, line: pair.line, byAgent: true})
 		}
 	}
 	return lookup
@@ -278,8 +280,8 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	}
 }
 
-// number reads a phone number as people write it; Number{} if it is none. Ten digits without + may be a
-// number of North America that lacks its 1, and would be another country's.
+// number reads a phone number as people write it; Number{} if it is none. Ten digits without + may lack the
+// country code, and be another country's number without it.
 func (p *parser) number(line int32, what string, value any) Number {
 	text, isText := value.(string)
 	if !isText {
@@ -289,7 +291,7 @@ func (p *parser) number(line int32, what string, value any) Number {
 	}
 	number, err := ParseNumber(text)
 	if len(number.Digits()) == 10 && !strings.Contains(text, "+") {
-		err = errors.New("it has ten digits; write 1 in front if it is North American, else +")
+		err = errors.New("it has ten digits; put its country code in front (1 in North America), or only a +")
 	}
 	if err != nil {
 		p.problem(line, "the %s is not a phone number: %v", what, err)
@@ -299,7 +301,7 @@ func (p *parser) number(line int32, what string, value any) Number {
 }
 
 func (p *parser) integer(m member, name string, most, otherwise int) int {
-	if m.line == 0 {
+	if !m.given() {
 		return otherwise
 	}
 	number, _ := m.value.(json.Number)
@@ -313,7 +315,7 @@ func (p *parser) integer(m member, name string, most, otherwise int) int {
 func (p *parser) message(m member, name string) string {
 	const most = 10_000 // Plivo takes 100 kB of XML: https://www.plivo.com/docs/voice/xml/request
 	text, isText := m.value.(string)
-	if m.line > 0 && (!isText || len(text) > most) {
+	if m.given() && (!isText || len(text) > most) {
 		p.problem(m.line, "%s must be a text in double quotes, of at most %d bytes", name, most)
 	}
 	return text
@@ -325,7 +327,7 @@ func (p *parser) language(m member) string {
 	const languages = "arb cmn-CN cy-GB da-DK de-DE en-AU en-GB en-IN en-US es-ES es-MX es-US fr-CA fr-FR " +
 		"hi-IN is-IS it-IT ja-JP ko-KR nb-NO nl-NL pl-PL pt-BR pt-PT ro-RO ru-RU sv-SE tr-TR"
 	text, _ := m.value.(string)
-	if m.line > 0 && !slices.Contains(strings.Fields(languages), text) {
+	if m.given() && !slices.Contains(strings.Fields(languages), text) {
 		p.problem(m.line, "call.language must be one of these, in double quotes: %s", languages)
 	}
 	return text
@@ -334,30 +336,33 @@ func (p *parser) language(m member) string {
 // section returns the members of an object that has only these keys, each once.
 func (p *parser) section(m member, name, form string, keys ...string) map[string]member {
 	members := map[string]member{}
-	for _, m := range p.object(m, name, form) {
-		first, again := members[m.key]
+	for _, setting := range p.object(m, name, form, keys) {
+		first, again := members[setting.key]
 		switch {
-		case !slices.Contains(keys, m.key):
-			p.problem(m.line, "unknown key in %s: only %s may stand there; pairings belong inside "+
-				`"customerAgentMap": { "CUSTOMER": "AGENT" }`, name, strings.Join(keys, ", "))
+		case !slices.Contains(keys, setting.key):
+			p.problem(setting.line, "unknown key in %s: only %s may stand there; pairings belong inside "+
+				`customerAgentMap, or in plivoNumbers inside a Plivo number, as { "CUSTOMER": "AGENT" }`,
+				name, strings.Join(keys, ", "))
 		case again:
-			p.problem(m.line, "this key is in line %d, too: write one, with all that both hold", first.line)
+			p.problem(setting.line, "this key is in line %d, too: write one with what both hold", first.line)
 		default:
-			members[m.key] = m
+			members[setting.key] = setting
 		}
 	}
 	return members
 }
 
-// object returns the members of an object; none if m is not given.
-func (p *parser) object(m member, name, form string) []member {
+// object returns the members of an object; none if it is not given. Where a closing brace is missing, a
+// section stands inside another, among whose keys it is not.
+func (p *parser) object(m member, name, form string, keys []string) []member {
 	members, isObject := m.value.([]member)
-	if m.line > 0 && !isObject {
+	if m.given() && !isObject {
 		p.problem(m.line, "%s must have the form %s", name, form)
 	}
 	for i, m := range members {
-		if name != "the file" && slices.Contains(sections, m.key) {
-			p.problem(m.line, "%s stands inside %s, whose closing brace belongs before it", m.key, name)
+		if slices.Contains(sections, m.key) && !slices.Contains(keys, m.key) {
+			p.problem(m.line, "%s stands inside %s, where only %s belongs: if a closing brace is missing, "+
+				"write it before", m.key, name, form)
 			return members[:i] // what follows is inside, too
 		}
 	}
@@ -370,6 +375,8 @@ type member struct {
 	line  int32 // of the key, from 1
 	value any   // a []member, a string or a json.Number; anything else is never right
 }
+
+func (m member) given() bool { return m.line > 0 }
 
 // value reads the next value of data. No Token fails, since data is valid.
 func (p *parser) value() any {
@@ -400,76 +407,94 @@ func (p *parser) value() any {
 // syntaxProblem says where data stops being JSON, and what was found and what may stand there, which is true
 // whatever the slip was. How to mend it is said only of slips that are certain.
 func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
-	reason, at := bad.Error(), len(data)
-	if !strings.HasPrefix(reason, "unexpected end") {
-		at = min(int(bad.Offset), len(data)) - 1
-		for at > 0 && !utf8.RuneStart(data[at]) { // Go 1.27 counts all bytes of a character, 1.26 the first
-			at--
-		}
-	}
-	place := reason[strings.LastIndex(reason, "' ")+2:] // as in: invalid character 'x' after object key
-	if strings.HasPrefix(place, "in literal") {         // the word is wrong, not one of its letters
-		at = len(bytes.TrimRight(data[:at], "truefalsn"))
-	}
-	const spaces = " \t\r\n"
-	begin := len(data) - len(bytes.TrimLeft(data, spaces))
-	before, rest := bytes.TrimRight(data[:at], spaces), data[at:]
-	line := data[bytes.LastIndexByte(data[:at], '\n')+1 : at]
-	afterComma := bytes.HasSuffix(before, []byte(","))
-	char, _ := utf8.DecodeRune(rest)
-
+	at, place := syntaxPlace(data, bad)
+	char, _ := utf8.DecodeRune(data[at:])
+	before, rest := bytes.TrimRight(data[:at], " \t\r\n"), data[at:]
+	begin := len(data) - len(bytes.TrimLeft(data, " \t\r\n"))
 	switch {
 	case begin == len(data):
 		return at, `the file is empty: write at least { "customerAgentMap": {} }`
 	case at == len(data):
-		return at, "the file ends too early: a closing brace or quote is missing, here or above"
-	case strings.Contains(reason, "escape"):
-		at = bytes.LastIndexByte(data[:at+1], '\\')
-		return at, visible('\\') + " does not stand for itself in a text: remove it, or write two"
-	case strings.HasPrefix(place, "in string") && strings.ContainsRune("\r\n", char):
-		return at, "a text does not end in its line: look there for a double quote missing, too many or curly"
-	case !unicode.IsPrint(char):
-		return at, visible(char) + " is an invisible character: remove it, or write a space"
-	case len(line) == 0 && mergeMark.Match(rest):
+		return at, "the file ends too early: its rest, a closing brace or a quote is missing, here or above"
+	case place == "in escape":
+		return at, "a backslash does not stand for itself in a text: remove it, or write two"
+	case place == "in string" && (char == '\n' || char == '\r'):
+		return at, "a text must end in its line: look for a line break, a backslash, or a missing or curly quote"
+	case place != "in numeric literal" && !unicode.IsPrint(char):
+		return at, visible(char) + ", which may be invisible, may not stand here: remove it, or write a space"
+	case len(lineBefore(data, at)) == 0 && mergeMark.Match(rest):
 		return at, "a merge conflict: keep the pairings of both sides that still hold, and remove the marks"
-	case comment.Match(rest):
-		return at, "JSON has no comments: remove this one"
+	case place != "in numeric literal" && comment.Match(rest) && !bytes.HasSuffix(data[:at], []byte(`"`)):
+		return at, "JSON has no comments: remove this one, but keep a pairing that it holds"
 	case data[begin] != '{':
 		return begin, "this is not JSON: the file must begin with {"
-	case afterComma && closingBraces.Match(rest):
+	case place == "after a comma" && closingBraces.Match(rest):
 		return len(before) - 1, "no comma may stand before a closing brace: remove it"
 	case place == "after object key:value pair" && keyAndColon.Match(rest):
 		return len(before), "a comma is missing: write one between two pairs"
 	case place == "after top-level value":
 		return at, "unexpected " + visible(char) + ": the brace that closes the file belongs at the very end"
 	}
-	expected := cmp.Or(map[string]string{
-		"looking for beginning of object key string": "a key in double quotes or a closing brace",
-		"after object key":                           "a colon",
-		"after object key:value pair":                "a comma or a closing brace",
-		"after array element":                        "a comma or a closing bracket (pairs stand in braces)",
-		"in numeric literal":                         "a digit",
-		"after decimal point in numeric literal":     "a digit",
-		"in exponent of numeric literal":             "a digit",
-	}[place], "a text in double quotes, a whole number or an opening brace")
-	if afterComma {
-		expected = strings.TrimSuffix(expected, " or a closing brace")
-	}
-	text = fmt.Sprintf("unexpected %s: only %s may stand here", visible(char), expected)
+	text = "unexpected " + visible(char) + ": only " + expected[place] + " may stand here"
 	if strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char) {
 		text += `; the double quote of JSON is the straight " (U+0022)`
 	}
-	if bareNumber.Match(line) && (!afterComma || unicode.IsDigit(char)) {
-		text += "; a whole number has digits only, and no 0 in front; a phone number stands in double quotes"
+	if unicode.IsDigit(char) || place != "after a comma" && bareNumber.Match(lineBefore(data, at)) {
+		text += "; a whole number has digits only, without 0 in front; a phone number stands in double quotes"
 	}
 	return at, text
+}
+
+// What may stand at a place, which encoding/json names by what it was looking for or what stands before.
+var expected = map[string]string{
+	"looking for beginning of object key string": "a key in double quotes or a closing brace",
+	"after a comma":                  "a key in double quotes",
+	"after object key":               "a colon",
+	"looking for beginning of value": "a text in double quotes, a whole number or an opening brace",
+	"after object key:value pair":    "a comma or a closing brace",
+	"after array element":            "a comma or a closing bracket (pairs stand in braces)",
+	"in numeric literal":             "a digit",
+}
+
+// syntaxPlace returns where data stops being JSON, and which place of expected that is.
+func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
+	reason := bad.Error() // such as: invalid character 'x' after object key
+	if strings.HasPrefix(reason, "unexpected end") {
+		return len(data), ""
+	}
+	at = min(int(bad.Offset), len(data)) - 1
+	for at > 0 && !utf8.RuneStart(data[at]) { // Go 1.27 counts all bytes of a character, 1.26 the first
+		at--
+	}
+	place = reason[strings.LastIndex(reason, "' ")+2:]
+	before := bytes.TrimSpace(data[:at])
+	switch {
+	case strings.HasPrefix(reason, "invalid character ' '") && data[at] != ' ': // 1.26 means the file's end
+		return len(data), ""
+	case strings.Contains(reason, "escape"):
+		return bytes.LastIndexByte(data[:at+1], '\\'), "in escape"
+	case strings.Contains(place, "in string"):
+		return at, "in string"
+	case strings.HasSuffix(place, "numeric literal"):
+		return at, "in numeric literal"
+	case strings.HasSuffix(place, "object key string") && bytes.HasSuffix(before, []byte(",")):
+		return at, "after a comma"
+	case expected[place] == "" && place != "after top-level value": // in true, false or null, or too deep
+		return len(bytes.TrimRight(data[:at], "truefalsn")), "looking for beginning of value"
+	}
+	return at, place
+}
+
+// lineBefore returns what stands before at in its line.
+func lineBefore(data []byte, at int) []byte {
+	return data[bytes.LastIndexByte(data[:at], '\n')+1 : at]
 }
 
 // A Number is a phone number in E.164 form, country code first. Only ParseNumber makes one, so it is well
 // formed, unless it is Number{}, which stands for none. Whatever prints it shows its last four digits at
 // most; Digits returns them all.
 type Number struct {
-	inverted uint64 // the digits as an integer, each bit inverted: fmt prints a field of a struct as it is
+	inverted uint64 // the digits as an integer, each bit inverted, as fmt prints hidden fields without Format
 }
 
 // ParseNumber reads a phone number that begins with its country code, written as people do, such as
@@ -477,28 +502,28 @@ type Number struct {
 func ParseNumber(text string) (Number, error) {
 	text = strings.ReplaceAll(text, " ", "")
 	digits := strings.TrimPrefix(separators.Replace(text), "+")
-	_, decimals, _ := strings.Cut(text, ".")
+	_, decimals, _ := strings.Cut(strings.ReplaceAll(text, ",", "."), ".")
 	why := ""
 	switch bad := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); {
 	case bad >= 0 && shortened.MatchString(text):
 		why = "a spreadsheet has shortened it; format the column as text and enter it anew"
+	case decimals != "" && strings.Trim(decimals, "0") == "": // there is one dot, and only zeros behind it
+		why = "it ends like a decimal of a spreadsheet; write it as it is dialled, in digits only"
+	case strings.Contains(text, "(0"), strings.Contains(text, "[0"), strings.Contains(text, "（0"):
+		why = "it has a 0 in parentheses; write it as it is dialled from abroad"
 	case bad >= 0:
 		char, _ := utf8.DecodeRuneInString(digits[bad:])
 		why = "it has the character " + visible(char) + "; write the number alone, in digits with or " +
 			"without + in front, and no extension or dial code"
 	case strings.HasPrefix(digits, "0"):
 		why = "it begins with 0; begin with the country code, without 0 or 00"
-	case strings.Contains(text, "(0"):
-		why = "it has a 0 in parentheses; write it as it is dialled from abroad"
-	case decimals != "" && strings.Trim(decimals, "0") == "": // there is one dot, and only zeros behind it
-		why = "it ends in .0, as spreadsheets write numbers; remove that"
 	case len(digits) < 7 || len(digits) > 15:
 		why = "it has " + plural(len(digits), "digit") + "; write 7 to 15, country code included"
 	case digits[0] == '1' && len(digits) != 11:
 		why = fmt.Sprintf("it begins with 1 and has %d digits; numbers of North America have 11", len(digits))
 	default:
 		value, err := strconv.ParseUint(digits, 10, 64)
-		return Number{^value}, err
+		return Number{inverted: ^value}, err
 	}
 	return Number{}, errors.New(why)
 }
@@ -520,7 +545,7 @@ func (n Number) String() string {
 	return strings.Repeat("*", len(digits)-4) + digits[len(digits)-4:]
 }
 
-// Format prints the number masked for each verb of fmt, even %d.
+// Format prints the number masked whatever the verb, even %d.
 func (n Number) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, n.String()) }
 
 func plural(n int, noun string) string {
@@ -534,7 +559,7 @@ func plural(n int, noun string) string {
 func visible(char rune) string {
 	words := map[rune]string{
 		'"': " (double quote)", '\'': " (single quote)", '`': " (backquote)", '\\': " (backslash)",
-		',': " (comma)", ':': " (colon)", ';': " (semicolon)", '{': " (opening brace)", '}': " (closing brace)",
+		',': " (comma)", ':': " (colon)", ';': " (semicolon)", '{': " (open brace)", '}': " (closing brace)",
 	}
 	if char > ' ' && char <= '~' {
 		return string(char) + words[char]

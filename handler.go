@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -109,14 +108,14 @@ func readForm(r *http.Request) (status int, err error) {
 		len(r.Form) > maxParameters:
 		return http.StatusBadRequest, fmt.Errorf("there are more than %d parameters", maxParameters)
 	case err != nil:
-		return http.StatusBadRequest, errors.New("the query or form is cut off, or not escaped as %XX")
+		return http.StatusBadRequest, errors.New("the query or form can't be parsed (escaped as %XX?)")
 	}
 	return 0, nil
 }
 
 // refuse logs why a request gets no XML, and tells whoever sent it.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, reason error) {
-	_ = r.ParseForm() // for the call's UUID, unless it has been read
+	_ = r.ParseForm() // for the call's UUID; does nothing if readForm has been here
 	h.log.Warn("request refused", "status", status,
 		"method", shown(methodShape, r.Method),
 		"path", shown(pathShape, r.URL.Path),
@@ -159,8 +158,9 @@ type Answer struct {
 // call again when a Dial has ended; "" if that is malformed.
 func Decide(call Call, config *Config, calledURL string) (Answer, error) {
 	form, event, cause := call.form, call.form.Get("Event"), hangupCause(call.form)
+	hasEnded := event == "Hangup" || event == "" && cause != "" && !reportsDial(form)
 	switch {
-	case event == "Hangup", event == "" && cause != "" && !reportsDial(form):
+	case hasEnded:
 		seconds := shown(secondsShape, form.Get("Duration"))
 		details := []any{"cause", shown(causeShape, cause), "seconds", seconds}
 		return Answer{outcome: "call ended", details: details}, nil
@@ -177,7 +177,7 @@ func Decide(call Call, config *Config, calledURL string) (Answer, error) {
 		return reject(config, slog.LevelInfo, why), nil
 	case call.To == Number{}:
 		return Answer{}, errors.New("the parameter To is not a phone number")
-	case calledURL == "":
+	case calledURL == "" && config.NoAnswerMessage != "": // then a Dial needs it
 		return Answer{}, errMalformedHost
 	}
 	return connect(call, config, calledURL), nil
@@ -244,13 +244,13 @@ func speak(config *Config, message string) []any {
 	return []any{speak}
 }
 
-// hangupCause returns HangupCauseName, which tells more than HangupCause, unless it is unreadable.
+// hangupCause returns HangupCauseName, which tells more than HangupCause, unless it can't be shown.
 func hangupCause(form url.Values) string {
 	cause, name := form.Get("HangupCause"), form.Get("HangupCauseName")
-	if causeShape.MatchString(name) {
+	if cause == "" || name != "" && shown(causeShape, name) == name {
 		return name
 	}
-	return cmp.Or(cause, name)
+	return cause
 }
 
 // reportsDial tells whether Plivo reports what became of a Dial, and so does not ask for another.
@@ -317,12 +317,16 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 func (h *Handler) calledURL(r *http.Request) string {
 	base := h.publicURL
 	if base == "" {
-		scheme, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",") // the first of several is Plivo's
-		host, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
-		if !strings.EqualFold(scheme, "https") {
-			scheme = "http"
+		scheme := "http"
+		proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",") // the first of several is Plivo's
+		if strings.EqualFold(proto, "https") {
+			scheme = "https"
 		}
-		base = baseURL(strings.ToLower(scheme), cmp.Or(host, r.Host))
+		forwarded, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
+		host := cmp.Or(forwarded, r.Host)
+		if len(host) <= 255 && hostShape.MatchString(host) { // so that no path is taken for the prefix
+			base, _ = ParsePublicURL(scheme + "://" + host)
+		}
 	}
 	if base == "" {
 		return ""
@@ -339,33 +343,26 @@ func ParsePublicURL(text string) (string, error) {
 	if text == "" {
 		return "", nil
 	}
+	bad := errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, such as " +
+		"https://example.com: correct or unset it")
 	u, err := url.Parse(text)
-	if err == nil && u.User == nil && !strings.ContainsAny(text, "?#%") &&
-		!strings.Contains(u.Path, "handleincoming") {
-		if base := baseURL(u.Scheme, u.Host); base != "" {
-			return base + strings.TrimRight(u.Path, "/"), nil
-		}
+	if err != nil || u.User != nil || !hostShape.MatchString(u.Host) || strings.ContainsAny(text, "?#") ||
+		!prefixShape.MatchString(u.EscapedPath()) || strings.Contains(u.Path, "handleincoming") {
+		return "", bad
 	}
-	return "", errors.New("PUBLIC_URL must be this server's URL without /handleincoming/ and without %, " +
-		"such as https://example.com: correct or unset it")
+	host := u.Host
+	switch u.Scheme { // whose own port Plivo leaves out
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	default:
+		return "", bad
+	}
+	return u.Scheme + "://" + host + strings.TrimRight(u.Path, "/"), nil
 }
 
-// baseURL joins a scheme, http or https, and a host, leaving out the scheme's own port, as Plivo does; "" if
-// they are malformed. The result parses as a URL: plivo-go panics on one that does not, such as http://[0].
-func baseURL(scheme, host string) string {
-	ownPort := map[string]string{"http": ":80", "https": ":443"}[scheme]
-	base := scheme + "://" + strings.TrimSuffix(host, ownPort)
-	u, err := url.Parse(base)
-	if ownPort == "" || err != nil || len(host) > 255 || !hostShape.MatchString(host) {
-		return ""
-	}
-	if port, _ := strconv.Atoi(u.Port()); port > 65535 {
-		return ""
-	}
-	return base
-}
-
-// The shapes of what comes from outside and may be logged; a path has at most four digits.
+// The shapes of what comes from outside, most of it for the log: a path has at most four digits.
 var (
 	tokenShape   = regexp.MustCompile(`^[A-Za-z0-9+/=_-]+$`)
 	uuidShape    = regexp.MustCompile(`^[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}$`)
@@ -373,7 +370,8 @@ var (
 	secondsShape = regexp.MustCompile(`^[0-9]{1,5}$`)
 	methodShape  = regexp.MustCompile(`^[A-Z]+$`)
 	pathShape    = regexp.MustCompile(`^/([A-Za-z/._~-]*[0-9]){0,4}[A-Za-z/._~-]*$`)
-	hostShape    = regexp.MustCompile(`^([\w-]+\.)*` +
+	prefixShape  = regexp.MustCompile(`^[A-Za-z0-9/._~-]*$`)
+	hostShape    = regexp.MustCompile(`^([\w-]+\.)*` + // a name or an address of IPv4 or 6, perhaps a port
 		`([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?$`)
 )
 

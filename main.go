@@ -12,7 +12,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -78,7 +77,7 @@ func listenAndServe(
 ) error {
 	signal.Ignore(syscall.SIGPIPE) // or the program would end with whoever reads its log
 	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP) // to the very end: a SIGHUP ends a program that does not catch it
+	signal.Notify(hangups, syscall.SIGHUP) // and never stop: SIGHUP ends a program that does not catch it
 	queue := &logQueue{w: stderr, lines: make(chan []byte, 1<<14)}
 	go queue.writeLines()
 	defer queue.flush()
@@ -94,9 +93,12 @@ func listenAndServe(
 	}
 	handler.config.Store(config)
 	debug.FreeOSMemory() // loading took several times the size of the file
-	port, err := strconv.Atoi(cmp.Or(getenv("PORT"), strconv.Itoa(config.Port)))
-	if err != nil || port < 1 || port > 65535 {
-		return errors.New("PORT in the environment must be a number from 1 to 65535: correct or unset it")
+	port := config.Port
+	if text := getenv("PORT"); text != "" {
+		port, err = strconv.Atoi(text)
+		if err != nil || port < 1 || port > 65535 {
+			return errors.New("PORT in the environment must be a number from 1 to 65535: correct or unset it")
+		}
 	}
 	host := ""
 	if handler.token == "" {
@@ -121,9 +123,14 @@ func listenAndServe(
 		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone on this machine can ask who is paired with whom; " +
 			"a tunnel or proxy on this machine passes everyone on: set the token before you open one")
 	}
-	loads := make(chan Loaded, 1) // so that what is loaded last can be left there
+	loads := make(chan Loaded, 1) // with room for what comes after the stop, and nobody takes
 	go file.Watch(ctx, hangups, loads)
-	return serve(ctx, listener, handler, loads)
+	if err := serve(ctx, listener, handler, loads); err != nil {
+		return err
+	}
+	queue.flush() // so that there is room for the last line
+	log.Info("stopped")
+	return nil
 }
 
 // serve answers calls, by each Config that loads brings, until ctx ends, and lets running requests finish.
@@ -154,7 +161,6 @@ func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <
 			if err := server.Shutdown(finish); err != nil {
 				handler.log.Warn("stopped with requests unfinished", "reason", err)
 			}
-			handler.log.Info("stopped")
 			return nil
 		}
 	}
@@ -212,7 +218,7 @@ func (q *logQueue) writeLines() {
 	}
 }
 
-// writeLine reports whether all of the line is written. What is left of a cut line ends first.
+// writeLine reports whether all of the line is written. After "lin" of a cut line, it begins with "\n".
 func (q *logQueue) writeLine(line []byte) bool {
 	if q.cut {
 		line = append([]byte("\n"), line...)
