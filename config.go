@@ -419,7 +419,7 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 	case place == "in escape":
 		return at, "a backslash does not stand for itself in a text: remove it, or write two"
 	case place == "in string" && (char == '\n' || char == '\r'):
-		return at, "a text must end in its line: look for a line break, a backslash or a missing or curly quote"
+		return at, "a text must end in its line: look for a line break, backslash, or missing or curly quote"
 	case place != "in numeric literal" && !unicode.IsPrint(char):
 		return at, visible(char) + ", which may be invisible, may not stand here: remove it, or write a space"
 	case len(lineBefore(data, at)) == 0 && mergeMark.Match(rest):
