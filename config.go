@@ -158,7 +158,7 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 		column := 1 + utf8.RuneCount(lineBefore(data, at))
 		return nil, fmt.Errorf("%s:%d:%d: %s", name, line, column, text)
 	}
-	if bytes.Count(data, []byte(":")) > len(data)/16+50_000 { // a pairing has one in 20 bytes
+	if bytes.Count(data, []byte(":")) > len(data)/19+50_000 { // a pairing has one in 20 bytes
 		return nil, fmt.Errorf("%s: too many keys to be pairings: put the file with the pairings there", name)
 	}
 	p := &parser{data: data, json: json.NewDecoder(bytes.NewReader(data)), line: 1}
