@@ -75,20 +75,24 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, status, err)
 		return
 	}
-	calledURL := h.calledURL(r)
+	config, calledURL := h.config.Load(), ""
+	if h.token != "" || config.NoAnswerMessage != "" {
+		calledURL = h.calledURL(r)
+	}
 	if err := h.checkSignature(r, calledURL); err != nil {
 		h.refuse(w, r, http.StatusForbidden, err)
 		return
 	}
 	call := ParseCall(r.Form)
-	answer, err := Decide(call, h.config.Load(), calledURL)
+	answer, err := Decide(call, config, calledURL)
 	if err != nil {
 		h.refuse(w, r, http.StatusBadRequest, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String()+"\n")
-	details := []any{"call", shown(uuidShape, r.Form.Get("CallUUID")), "from", call.From, "to", call.To}
+	details := []any{"call", shown(uuidShape, r.Form.Get("CallUUID")), "from", call.From.String(),
+		"to", call.To.String()}
 	details = append(append(details, answer.details...), "took", time.Since(start))
 	h.log.Log(r.Context(), answer.level, answer.outcome, details...)
 }
@@ -155,7 +159,7 @@ type Answer struct {
 
 // Decide returns the answer to a request, or an error if that describes no call. Plivo also reports here that
 // a call has ended, since hangup_url defaults to the answer URL. calledURL is what Plivo called, and is to
-// call again when a Dial has ended; "" if that is malformed.
+// call again when a Dial has ended if there is a NoAnswerMessage; "" if it is malformed.
 func Decide(call Call, config *Config, calledURL string) (Answer, error) {
 	form, event, cause := call.form, call.form.Get("Event"), hangupCause(call.form)
 	hasEnded := event == "Hangup" || event == "" && cause != "" && !reportsDial(form)
@@ -177,7 +181,7 @@ func Decide(call Call, config *Config, calledURL string) (Answer, error) {
 		return reject(config, slog.LevelInfo, why), nil
 	case call.To == Number{}:
 		return Answer{}, errors.New("the parameter To is not a phone number")
-	case calledURL == "" && config.NoAnswerMessage != "": // then a Dial needs it
+	case calledURL == "" && config.NoAnswerMessage != "":
 		return Answer{}, errMalformedHost
 	}
 	return connect(call, config, calledURL), nil
@@ -219,7 +223,7 @@ func connect(call Call, config *Config, calledURL string) Answer {
 	return Answer{
 		elements: append(speak(config, config.ConnectingMessage), dial),
 		outcome:  "dialling",
-		details:  []any{"caller", pairing.Caller(), "dialled", pairing.Peer},
+		details:  []any{"caller", pairing.Caller(), "dialled", pairing.Peer.String()},
 	}
 }
 
@@ -324,12 +328,10 @@ func (h *Handler) calledURL(r *http.Request) string {
 		}
 		forwarded, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
 		host := cmp.Or(forwarded, r.Host)
-		if len(host) <= 255 && hostShape.MatchString(host) { // so that no path is taken for the prefix
-			base, _ = ParsePublicURL(scheme + "://" + host)
+		base, _ = ParsePublicURL(scheme + "://" + host)
+		if len(host) > 255 || strings.Count(base, "/") != 2 { // which are those of scheme://host
+			return ""
 		}
-	}
-	if base == "" {
-		return ""
 	}
 	return base + r.URL.EscapedPath()
 }
@@ -343,12 +345,10 @@ func ParsePublicURL(text string) (string, error) {
 	if text == "" {
 		return "", nil
 	}
-	bad := errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, such as " +
-		"https://example.com: correct or unset it")
 	u, err := url.Parse(text)
 	if err != nil || u.User != nil || !hostShape.MatchString(u.Host) || strings.ContainsAny(text, "?#") ||
 		!prefixShape.MatchString(u.EscapedPath()) || strings.Contains(u.Path, "handleincoming") {
-		return "", bad
+		return "", errPublicURL
 	}
 	host := u.Host
 	switch u.Scheme { // whose own port Plivo leaves out
@@ -357,10 +357,13 @@ func ParsePublicURL(text string) (string, error) {
 	case "https":
 		host = strings.TrimSuffix(host, ":443")
 	default:
-		return "", bad
+		return "", errPublicURL
 	}
 	return u.Scheme + "://" + host + strings.TrimRight(u.Path, "/"), nil
 }
+
+var errPublicURL = errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, such as " +
+	"https://example.com: correct or unset it")
 
 // The shapes of what comes from outside, most of it for the log: a path has at most four digits.
 var (
