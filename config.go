@@ -40,7 +40,7 @@ type Lookup map[Number]Pairing
 
 // A Pairing joins a customer and an agent, seen from the one who calls.
 type Pairing struct {
-	Peer    Number // the other one, whose phone is to ring
+	Peer    Number // the other one, whose phone will ring
 	byAgent bool   // the caller is the agent
 	line    int32  // in the file, for messages
 }
@@ -63,20 +63,20 @@ func (c *Config) Serving(plivoNumber Number) (pairings Lookup, listed bool) {
 
 // A ConfigFile is the file that a Config is loaded from.
 type ConfigFile struct {
-	path    string
-	tried   string // hash of what Load found last
-	differs bool   // the last look found something else
+	path     string
+	tried    string // hash of what Load read last
+	differed bool   // the previous look differed from tried
 }
 
-// Loaded is what came of loading the file: a Config, or the reason why there is none.
+// Loaded is the result of loading the file: a Config, or the reason why there is none.
 type Loaded struct {
 	config *Config
 	err    error
 }
 
-// Watch loads the file after each edit and each hangup, and sends what came of it, until ctx ends.
+// Watch loads the file after each edit and each hangup, and sends the result, until ctx ends.
 func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads chan<- Loaded) {
-	ticks := time.Tick(500 * time.Millisecond) // looking again works with every editor and every file system
+	ticks := time.Tick(500 * time.Millisecond) // polling works with every editor and every file system
 	for {
 		select {
 		case <-ctx.Done():
@@ -92,29 +92,29 @@ func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads 
 	}
 }
 
-// Edited looks at the file and reports whether to load it: if it differs from what was tried last, at this
-// look and the previous one, as the first difference may be half of an edit. Only the content tells: cp -p
-// and tar set the time stamp, and phone numbers are often equally long.
+// Edited reads the file and reports whether it should be loaded: when two looks in a row find something other
+// than what was loaded last. One is not enough, since the editor may be halfway through writing. It compares
+// contents: cp -p and tar preserve the time stamp, and a changed number leaves the size as it was.
 func (f *ConfigFile) Edited() bool {
 	hash, _ := f.read(io.Discard)
-	differs, differedBefore := hash != f.tried, f.differs
-	f.differs = differs
-	return differs && differedBefore
+	differed := f.differed
+	f.differed = hash != f.tried
+	return differed && f.differed
 }
 
 // Load reads and checks the file. The error has one problem a line, and never shows a phone number.
 func (f *ConfigFile) Load() (*Config, error) {
 	var data bytes.Buffer
 	hash, err := f.read(&data)
-	f.tried, f.differs = hash, false
+	f.tried, f.differed = hash, false
 	if err != nil {
-		return nil, fmt.Errorf("%w: put a file there that the user who runs the server may read, "+
+		return nil, fmt.Errorf("%w: put a file there that the server's user can read, "+
 			"or name another with -config", err)
 	}
 	return ParseConfig(f.path, data.Bytes())
 }
 
-// read copies the file to w, and returns a hash of what it found: the content and the error, if any.
+// read copies the file to w, and returns a hash of the content and the error ("<nil>" if there is none).
 func (f *ConfigFile) read(w io.Writer) (hash string, err error) {
 	found := sha256.New()
 	err = f.copyTo(io.MultiWriter(found, w))
@@ -128,37 +128,40 @@ func (f *ConfigFile) copyTo(w io.Writer) error {
 		return err
 	}
 	defer file.Close()
-	const most = 64 << 20 // bytes; a million pairings take 33 MB
+	const limit = 64 << 20 // bytes; a million pairings take 33 MB
 	info, err := file.Stat()
 	switch {
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", f.path)
-	case info.Size() > most:
-		return fmt.Errorf("%s is larger than %d MB, the most that is read", f.path, most>>20)
+	case info.Size() > limit:
+		return fmt.Errorf("%s is larger than %d MB, too large for pairings", f.path, limit>>20)
 	}
-	_, err = io.Copy(w, io.LimitReader(file, most)) // as it may have grown since
+	_, err = io.Copy(w, io.LimitReader(file, limit)) // as it may have grown since
 	return err
 }
 
-// ParseConfig checks data, the content of the file called name. The error has one problem a line, by line of
-// the file: "config.json:LINE: what is wrong and what to do", or LINE:COLUMN if data is not JSON.
+// ParseConfig checks data, the content of the file called name. The error has one problem per line, such as
+// "config.json:LINE: what is wrong and what to do", or LINE:COLUMN if data is not JSON.
 func ParseConfig(name string, data []byte) (*Config, error) {
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // Windows editors begin files with it
 	line := 0
 	for text := range bytes.Lines(data) {
-		if line++; !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-			return nil, fmt.Errorf("%s:%d: not plain text in UTF-8: save it anew as that", name, line)
+		line++
+		if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
+			return nil, fmt.Errorf("%s:%d: not plain text in UTF-8: save it again as UTF-8", name, line)
 		}
 	}
+	// Decoding into nothing checks the syntax only.
 	if bad, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, new(struct{}))); ok {
 		at, text := syntaxProblem(data, bad)
 		line := 1 + bytes.Count(data[:at], []byte("\n"))
 		column := 1 + utf8.RuneCount(lineBefore(data, at))
 		return nil, fmt.Errorf("%s:%d:%d: %s", name, line, column, text)
 	}
-	if bytes.Count(data, []byte(":")) > len(data)/19+50_000 { // a pairing has one in 20 bytes
+	// A key takes far more memory than its bytes in the file, but a pairing has at least 20 bytes per colon.
+	if bytes.Count(data, []byte(":")) > len(data)/19+50_000 {
 		return nil, fmt.Errorf("%s: too many keys to be pairings: put the file with the pairings there", name)
 	}
 	p := &parser{data: data, json: json.NewDecoder(bytes.NewReader(data)), line: 1}
@@ -180,13 +183,13 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 
 // A parser makes a Config of data, which is valid JSON, and collects what is wrong.
 type parser struct {
-	data         []byte
-	json         *json.Decoder    // of data
-	counted      int              // bytes of data whose lines are counted
-	line         int32            // of the last key
-	plivoNumbers map[Number]int32 // those that the file lists, and their lines
-	problems     []problem        // the first 20
-	found        int              // problems in all
+	data       []byte
+	json       *json.Decoder    // of data
+	counted    int              // bytes of data whose lines are counted
+	line       int32            // of the last key
+	plivoLines map[Number]int32 // the Plivo numbers that the file lists, and their lines
+	problems   []problem        // the first 20 found
+	found      int              // problems in all
 }
 
 type problem struct {
@@ -199,6 +202,8 @@ func (p *parser) problem(line int32, format string, args ...any) {
 		p.problems = append(p.problems, problem{line, fmt.Sprintf(format, args...)})
 	}
 }
+
+var sections = []string{"app", "call", "customerAgentMap", "plivoNumbers"}
 
 func (p *parser) config(root member) *Config {
 	file := p.section(root, "the file", `{ "customerAgentMap": { "CUSTOMER": "AGENT" } }`, sections...)
@@ -215,18 +220,18 @@ func (p *parser) config(root member) *Config {
 		TimeLimit:            p.integer(call["timeLimit"], "call.timeLimit", 86400, 0),
 		plivoNumbers:         map[Number]Lookup{},
 	}
-	p.plivoNumbers = map[Number]int32{}
+	p.plivoLines = map[Number]int32{}
 	maps := p.object(file["plivoNumbers"], "plivoNumbers", `{ "PLIVO NUMBER": { "CUSTOMER": "AGENT" } }`, nil)
-	for _, own := range maps { // all keys first, since no customer or agent may be one
-		number := p.number(own.line, "Plivo number", own.key)
-		if first, again := p.plivoNumbers[number]; again && number != (Number{}) {
-			p.problem(own.line, "the Plivo number is already in line %d: put all its pairings there", first)
+	for _, entry := range maps { // all keys first, since no customer or agent may be one of them
+		number := p.number(entry.line, "Plivo number", entry.key)
+		if first, again := p.plivoLines[number]; again && number != (Number{}) {
+			p.problem(entry.line, "the Plivo number is already on line %d: put all its pairings there", first)
 		}
-		p.plivoNumbers[number] = own.line
+		p.plivoLines[number] = entry.line
 	}
-	for _, own := range maps {
-		number, _ := ParseNumber(own.key)
-		config.plivoNumbers[number] = p.pairings(own, "a Plivo number")
+	for _, entry := range maps {
+		number, _ := ParseNumber(entry.key) // if it is none, that has been reported
+		config.plivoNumbers[number] = p.pairings(entry, "a Plivo number")
 		config.Pairings += len(config.plivoNumbers[number]) / 2
 	}
 	config.customerAgentMap = p.pairings(file["customerAgentMap"], "customerAgentMap")
@@ -242,10 +247,10 @@ func (p *parser) pairings(m member, name string) Lookup {
 	lookup, told := Lookup{}, false
 	for _, pair := range p.object(m, name, `{ "CUSTOMER": "AGENT" }`, nil) {
 		if !strings.ContainsFunc(pair.key, unicode.IsDigit) {
-			if !told { // once, for the "customer" and "agent" of a record
+			if !told { // once: { "customer": …, "agent": … } has two such keys
 				p.problem(pair.line, `a key is not a phone number: write pairings as { "CUSTOMER": "AGENT" }`)
+				told = true
 			}
-			told = true
 			continue
 		}
 		customer, agent := p.number(pair.line, "customer", pair.key), p.number(pair.line, "agent", pair.value)
@@ -255,7 +260,7 @@ func (p *parser) pairings(m member, name string) Lookup {
 		case customer == agent:
 			p.problem(pair.line, "the customer is paired with itself: write the agent's number after it")
 		case again && first.Peer == agent:
-			p.problem(pair.line, "the same pairing is already in line %d: remove one of the two", first.line)
+			p.problem(pair.line, "the same pairing is already on line %d: remove one of the two", first.line)
 		default:
 			p.add(lookup, customer, Pairing{Peer: agent, line: pair.line})
 			p.add(lookup, agent, Pairing{Peer: customer, line: pair.line, byAgent: true})
@@ -266,13 +271,13 @@ func (p *parser) pairings(m member, name string) Lookup {
 
 func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	first, taken := lookup[caller]
-	_, isPlivoNumber := p.plivoNumbers[caller]
+	_, isPlivoNumber := p.plivoLines[caller]
 	switch {
 	case isPlivoNumber:
 		p.problem(pairing.line, "the %s is also in plivoNumbers, and would dial itself: correct one",
 			pairing.Caller())
 	case taken:
-		p.problem(pairing.line, "the %s is already the %s in line %d, and only one phone can ring: "+
+		p.problem(pairing.line, "the %s is already the %s on line %d, and only one phone can ring: "+
 			"correct one, or give each its own Plivo number in plivoNumbers",
 			pairing.Caller(), first.Caller(), first.line)
 	default:
@@ -280,18 +285,18 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	}
 }
 
-// number reads a phone number as people write it; Number{} if it is none. Ten digits without + may lack the
-// country code, and be another country's number without it.
+// number reads a phone number as people write it; Number{} if it isn't one. Ten digits without + are refused:
+// if they lack their country code, they are a number in another country.
 func (p *parser) number(line int32, what string, value any) Number {
 	text, isText := value.(string)
 	if !isText {
 		p.problem(line, "the %s must be one phone number in double quotes; a Plivo number with its pairings "+
-			"belongs in plivoNumbers, beside others and not inside one", what)
+			"belongs directly inside plivoNumbers", what)
 		return Number{}
 	}
 	number, err := ParseNumber(text)
 	if len(number.Digits()) == 10 && !strings.Contains(text, "+") {
-		err = errors.New("it has ten digits; put its country code in front (1 in North America), or only a +")
+		err = errors.New("it has ten digits; put its country code in front (1 in North America), or just a +")
 	}
 	if err != nil {
 		p.problem(line, "the %s is not a phone number: %v", what, err)
@@ -300,23 +305,23 @@ func (p *parser) number(line int32, what string, value any) Number {
 	return number
 }
 
-func (p *parser) integer(m member, name string, most, otherwise int) int {
+func (p *parser) integer(m member, name string, limit, fallback int) int {
 	if !m.given() {
-		return otherwise
+		return fallback
 	}
 	number, _ := m.value.(json.Number)
 	n, err := strconv.Atoi(number.String())
-	if err != nil || n < 1 || n > most {
-		p.problem(m.line, "%s must be a whole number from 1 to %d, without quotes", name, most)
+	if err != nil || n < 1 || n > limit {
+		p.problem(m.line, "%s must be a whole number from 1 to %d, without quotes", name, limit)
 	}
 	return n
 }
 
 func (p *parser) message(m member, name string) string {
-	const most = 10_000 // Plivo takes 100 kB of XML: https://www.plivo.com/docs/voice/xml/request
+	const limit = 10_000 // bytes; Plivo takes 100 kB of XML: https://www.plivo.com/docs/voice/xml/request
 	text, isText := m.value.(string)
-	if m.given() && (!isText || len(text) > most) {
-		p.problem(m.line, "%s must be a text in double quotes, of at most %d bytes", name, most)
+	if m.given() && (!isText || len(text) > limit) {
+		p.problem(m.line, "%s must be a text in double quotes, of at most %d bytes", name, limit)
 	}
 	return text
 }
@@ -340,11 +345,11 @@ func (p *parser) section(m member, name, form string, keys ...string) map[string
 		first, again := members[setting.key]
 		switch {
 		case !slices.Contains(keys, setting.key):
-			p.problem(setting.line, "unknown key in %s: only %s may stand there; pairings belong inside "+
+			p.problem(setting.line, "unknown key in %s, which has only these: %s; pairings belong inside "+
 				`customerAgentMap, or in plivoNumbers inside a Plivo number, as { "CUSTOMER": "AGENT" }`,
 				name, strings.Join(keys, ", "))
 		case again:
-			p.problem(setting.line, "this key is in line %d, too: write one with what both hold", first.line)
+			p.problem(setting.line, "this key is on line %d, too: write one with what both hold", first.line)
 		default:
 			members[setting.key] = setting
 		}
@@ -352,18 +357,19 @@ func (p *parser) section(m member, name, form string, keys ...string) map[string
 	return members
 }
 
-// object returns the members of an object; none if it is not given. Where a closing brace is missing, a
-// section stands inside another, among whose keys it is not.
+// object returns the members of an object; none if it is not given. If a section of the file is among them,
+// but not among the keys, a closing brace is missing before it: then only the members before it are returned.
+// keys is nil for a map of phone numbers.
 func (p *parser) object(m member, name, form string, keys []string) []member {
 	members, isObject := m.value.([]member)
 	if m.given() && !isObject {
 		p.problem(m.line, "%s must have the form %s", name, form)
 	}
-	for i, m := range members {
-		if slices.Contains(sections, m.key) && !slices.Contains(keys, m.key) {
-			p.problem(m.line, "%s stands inside %s, where only %s belongs: if a closing brace is missing, "+
-				"write it before", m.key, name, form)
-			return members[:i] // what follows is inside, too
+	for i, inner := range members {
+		if slices.Contains(sections, inner.key) && !slices.Contains(keys, inner.key) {
+			p.problem(inner.line, "%s is inside %s, where only %s belongs: if a closing brace is missing, "+
+				"add it before this", inner.key, name, form)
+			return members[:i]
 		}
 	}
 	return members
@@ -404,13 +410,14 @@ func (p *parser) value() any {
 	return token
 }
 
-// syntaxProblem says where data stops being JSON, and what was found and what may stand there, which is true
-// whatever the slip was. How to mend it is said only of slips that are certain.
+// syntaxProblem says where data stops being JSON, and what was found and what is allowed there, which is true
+// whatever the mistake was. It suggests a remedy only where the mistake is certain.
 func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 	at, place := syntaxPlace(data, bad)
 	char, _ := utf8.DecodeRune(data[at:])
 	before, rest := bytes.TrimRight(data[:at], " \t\r\n"), data[at:]
 	begin := len(data) - len(bytes.TrimLeft(data, " \t\r\n"))
+	inNumber := place == "in numeric literal"
 	switch {
 	case begin == len(data):
 		return at, `the file is empty: write at least { "customerAgentMap": {} }`
@@ -420,32 +427,33 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 		return at, "a backslash does not stand for itself in a text: remove it, or write two"
 	case place == "in string" && (char == '\n' || char == '\r'):
 		return at, "a text must end in its line: look for a line break, backslash, or missing or curly quote"
-	case place != "in numeric literal" && !unicode.IsPrint(char):
-		return at, visible(char) + ", which may be invisible, may not stand here: remove it, or write a space"
+	case !unicode.IsPrint(char) && !inNumber: // a number may lack a digit at the end of its line
+		return at, visible(char) + ", perhaps invisible, is not allowed here: remove it, or write a space"
 	case len(lineBefore(data, at)) == 0 && mergeMark.Match(rest):
 		return at, "a merge conflict: keep the pairings of both sides that still hold, and remove the marks"
-	case place != "in numeric literal" && comment.Match(rest) && !bytes.HasSuffix(data[:at], []byte(`"`)):
+	case comment.Match(rest) && !inNumber && !bytes.HasSuffix(data[:at], []byte(`"`)): // nor in "See "//x""
 		return at, "JSON has no comments: remove this one, but keep a pairing that it holds"
 	case data[begin] != '{':
 		return begin, "this is not JSON: the file must begin with {"
 	case place == "after a comma" && closingBraces.Match(rest):
-		return len(before) - 1, "no comma may stand before a closing brace: remove it"
+		return len(before) - 1, "no comma is allowed before a closing brace: remove it"
 	case place == "after object key:value pair" && keyAndColon.Match(rest):
 		return len(before), "a comma is missing: write one between two pairs"
 	case place == "after top-level value":
 		return at, "unexpected " + visible(char) + ": the brace that closes the file belongs at the very end"
 	}
-	text = "unexpected " + visible(char) + ": only " + expected[place] + " may stand here"
+	text = "unexpected " + visible(char) + ": only " + expected[place] + " is allowed here"
 	if strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char) {
 		text += `; the double quote of JSON is the straight " (U+0022)`
 	}
-	if unicode.IsDigit(char) || place != "after a comma" && bareNumber.Match(lineBefore(data, at)) {
+	isAfterNumber := place != "after a comma" && bareNumber.Match(lineBefore(data, at))
+	if unicode.IsDigit(char) || isAfterNumber {
 		text += "; a whole number has digits only, without 0 in front; a phone number stands in double quotes"
 	}
 	return at, text
 }
 
-// What may stand at a place, which encoding/json names by what it was looking for or what stands before.
+// What is allowed at each place, keyed by encoding/json's words for it.
 var expected = map[string]string{
 	"looking for beginning of object key string": "a key in double quotes or a closing brace",
 	"after a comma":                  "a key in double quotes",
@@ -456,7 +464,8 @@ var expected = map[string]string{
 	"in numeric literal":             "a digit",
 }
 
-// syntaxPlace returns where data stops being JSON, and which place of expected that is.
+// syntaxPlace returns where data stops being JSON, and encoding/json's words for that place, such as a key of
+// expected.
 func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 	reason := bad.Error() // such as: invalid character 'x' after object key
 	if strings.HasPrefix(reason, "unexpected end") {
@@ -469,7 +478,7 @@ func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 	place = reason[strings.LastIndex(reason, "' ")+2:]
 	before := bytes.TrimSpace(data[:at])
 	switch {
-	case strings.HasPrefix(reason, "invalid character ' '") && data[at] != ' ': // 1.26 means the file's end
+	case strings.HasPrefix(reason, "invalid character ' '") && data[at] != ' ': // so Go 1.26 reports the end
 		return len(data), ""
 	case strings.Contains(reason, "escape"):
 		return bytes.LastIndexByte(data[:at+1], '\\'), "in escape"
@@ -480,7 +489,8 @@ func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 	case strings.HasSuffix(place, "object key string") && bytes.HasSuffix(before, []byte(",")):
 		return at, "after a comma"
 	case expected[place] == "" && place != "after top-level value": // in true, false or null, or too deep
-		return len(bytes.TrimRight(data[:at], "truefalsn")), "looking for beginning of value"
+		const letters = "truefalsn" // of these words
+		return len(bytes.TrimRight(data[:at], letters)), "looking for beginning of value"
 	}
 	return at, place
 }
@@ -494,7 +504,9 @@ func lineBefore(data []byte, at int) []byte {
 // formed, unless it is Number{}, which stands for none. Whatever prints it shows its last four digits at
 // most; Digits returns them all.
 type Number struct {
-	inverted uint64 // the digits as an integer, each bit inverted, as fmt prints hidden fields without Format
+	// The digits as an integer, with every bit inverted: fmt ignores String and Format on a Number in an
+	// unexported field of another type, and would print this as it is.
+	inverted uint64
 }
 
 // ParseNumber reads a phone number that begins with its country code, written as people do, such as
@@ -502,12 +514,11 @@ type Number struct {
 func ParseNumber(text string) (Number, error) {
 	text = strings.ReplaceAll(text, " ", "")
 	digits := strings.TrimPrefix(separators.Replace(text), "+")
-	_, decimals, _ := strings.Cut(strings.ReplaceAll(text, ",", "."), ".")
 	why := ""
 	switch bad := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); {
 	case bad >= 0 && shortened.MatchString(text):
-		why = "a spreadsheet has shortened it; format the column as text and enter it anew"
-	case decimals != "" && strings.Trim(decimals, "0") == "": // there is one dot, and only zeros behind it
+		why = "a spreadsheet has shortened it; format the column as text and enter it again"
+	case strings.HasSuffix(text, "0") && decimalZeros.MatchString(text): // the suffix is quicker to rule out
 		why = "it ends like a decimal of a spreadsheet; write it as it is dialled, in digits only"
 	case strings.Contains(text, "(0"), strings.Contains(text, "[0"), strings.Contains(text, "（0"):
 		why = "it has a 0 in parentheses; write it as it is dialled from abroad"
@@ -555,7 +566,7 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %s", n, noun)
 }
 
-// visible names a character so that nobody takes it for another, also where the log escapes it.
+// visible names a character unambiguously, even after the log has escaped it.
 func visible(char rune) string {
 	words := map[rune]string{
 		'"': " (double quote)", '\'': " (single quote)", '`': " (backquote)", '\\': " (backslash)",
@@ -567,15 +578,14 @@ func visible(char rune) string {
 	return fmt.Sprintf("%#U", char) // such as U+00A0 or U+201C '“'
 }
 
-var sections = []string{"app", "call", "customerAgentMap", "plivoNumbers"}
-
-// The shapes of phone numbers and of slips in the file.
+// Patterns of phone numbers and of mistakes in the file.
 var (
 	separators    = strings.NewReplacer("-", "", ".", "", "(", "", ")", "")
 	shortened     = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.41567E+10
+	decimalZeros  = regexp.MustCompile(`^[^.,]*[.,]0+$`)                          // as 14156667777.0
 	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)
 	comment       = regexp.MustCompile(`^(//|/\*|#|<!--|--[^-])`)
-	closingBraces = regexp.MustCompile(`^[}\]]\s*([}\],]|$)`)
+	closingBraces = regexp.MustCompile(`^[}\]]\s*([}\],]|$)`) // else the brace may be the mistake
 	keyAndColon   = regexp.MustCompile(`^"[^"\n]*"\s*:`)
 	bareNumber    = regexp.MustCompile(`:[ \t]*[-0-9][-0-9.,eE+]*[ \t]*$`) // at the end of what stands before
 )

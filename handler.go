@@ -27,7 +27,7 @@ type Handler struct {
 	log       *slog.Logger
 }
 
-// NewHandler reads who may ask: the token that Plivo signs with, and as ParsePublicURL does, the public URL.
+// NewHandler checks PLIVO_AUTH_TOKEN and PUBLIC_URL, each of which may be "". The caller stores a Config.
 func NewHandler(token, publicURL string, log *slog.Logger) (*Handler, error) {
 	token = strings.TrimSpace(token)
 	publicURL, err := ParsePublicURL(publicURL)
@@ -99,7 +99,7 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 
 const (
 	maxBody       = 64 << 10 // bytes of a form; Plivo sends about 1 KiB
-	maxParameters = 100      // Plivo sends some 30; plivo-go's signature takes time by the square of them
+	maxParameters = 100      // Plivo sends some 30; plivo-go's signature takes time quadratic in them
 )
 
 // readForm reads query and body into r.Form. An error comes with the status to refuse r with.
@@ -108,8 +108,7 @@ func readForm(r *http.Request) (status int, err error) {
 	switch {
 	case errors.As(err, new(*http.MaxBytesError)):
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
-	case err != nil && strings.Contains(err.Error(), "exceeded limit"), // net/url's own, of 10,000
-		len(r.Form) > maxParameters:
+	case len(r.Form) > maxParameters || err != nil && strings.Contains(err.Error(), "exceeded limit"):
 		return http.StatusBadRequest, fmt.Errorf("there are more than %d parameters", maxParameters)
 	case err != nil:
 		return http.StatusBadRequest, errors.New("the query or form can't be parsed (escaped as %XX?)")
@@ -117,9 +116,9 @@ func readForm(r *http.Request) (status int, err error) {
 	return 0, nil
 }
 
-// refuse logs why a request gets no XML, and tells whoever sent it.
+// refuse logs why a request gets no XML, and tells the sender.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, reason error) {
-	_ = r.ParseForm() // for the call's UUID; does nothing if readForm has been here
+	_ = r.ParseForm() // for CallUUID below; a no-op if the form has been parsed
 	h.log.Warn("request refused", "status", status,
 		"method", shown(methodShape, r.Method),
 		"path", shown(pathShape, r.URL.Path),
@@ -157,19 +156,18 @@ type Answer struct {
 	details  []any // names and values in turn
 }
 
-// Decide returns the answer to a request, or an error if that describes no call. Plivo also reports here that
-// a call has ended, since hangup_url defaults to the answer URL. calledURL is what Plivo called, and is to
-// call again when a Dial has ended if there is a NoAnswerMessage; "" if it is malformed.
+// Decide returns the answer to a request, or an error if the request does not describe a call. Plivo also
+// reports here that a call has ended, since its hangup_url defaults to the answer URL. calledURL is the URL
+// that Plivo called, and is to call when a Dial has ended if there is a NoAnswerMessage; "" if malformed.
 func Decide(call Call, config *Config, calledURL string) (Answer, error) {
 	form, event, cause := call.form, call.form.Get("Event"), hangupCause(call.form)
-	hasEnded := event == "Hangup" || event == "" && cause != "" && !reportsDial(form)
 	switch {
-	case hasEnded:
+	case event != "Hangup" && reportsDial(form):
+		return dialEnded(form, config), nil
+	case event == "Hangup" || event == "" && cause != "":
 		seconds := shown(secondsShape, form.Get("Duration"))
 		details := []any{"cause", shown(causeShape, cause), "seconds", seconds}
 		return Answer{outcome: "call ended", details: details}, nil
-	case reportsDial(form):
-		return dialEnded(form, config), nil
 	case !form.Has("From"):
 		return Answer{}, errors.New("the parameter From is missing")
 	case !form.Has("To"):
@@ -248,16 +246,16 @@ func speak(config *Config, message string) []any {
 	return []any{speak}
 }
 
-// hangupCause returns HangupCauseName, which tells more than HangupCause, unless it can't be shown.
+// hangupCause returns HangupCauseName if it is readable, since it tells more, or else HangupCause.
 func hangupCause(form url.Values) string {
-	cause, name := form.Get("HangupCause"), form.Get("HangupCauseName")
-	if cause == "" || name != "" && shown(causeShape, name) == name {
+	name := form.Get("HangupCauseName")
+	if causeShape.MatchString(name) {
 		return name
 	}
-	return cause
+	return cmp.Or(form.Get("HangupCause"), name)
 }
 
-// reportsDial tells whether Plivo reports what became of a Dial, and so does not ask for another.
+// reportsDial reports whether a request is about a Dial of an earlier answer, and not about a new call.
 func reportsDial(form url.Values) bool {
 	for name := range form {
 		if strings.HasPrefix(name, "Dial") {
@@ -267,24 +265,26 @@ func reportsDial(form url.Values) bool {
 	return strings.HasPrefix(form.Get("Event"), "Dial")
 }
 
-// dialEnded tells the caller that nobody answers, unless both have talked or the caller gave up.
+// dialEnded tells the caller that nobody answered, unless they have talked or the caller gave up.
 func dialEnded(form url.Values, config *Config) Answer {
 	status, cause := form.Get("DialStatus"), form.Get("DialHangupCause")
 	answer := Answer{outcome: "dial ended", details: []any{
 		"status", shown(causeShape, status), "cause", shown(causeShape, cause)}}
-	talked := status == "completed" || status == "" && form.Get("DialBLegUUID") != ""
+	// A report without a status has the other phone's UUID only if that phone was picked up.
+	talked := status == "completed" || (status == "" && form.Get("DialBLegUUID") != "")
 	if !talked && status != "cancel" {
 		answer.elements = speak(config, config.NoAnswerMessage)
 	}
 	return answer
 }
 
-// checkSignature returns an error unless Plivo called that URL and signed r, whose form is read, or no
-// signature is needed. Version 2 does not count: it does not cover the parameters.
+// checkSignature returns an error if there is a token, and Plivo has not signed r, whose form is parsed, for
+// calledURL with it. Version 2 of the signature does not count, since it does not cover the parameters.
 func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 	if h.token == "" {
 		return nil
 	}
+	// Ma is the signature by the main account's token.
 	given := slices.Concat(r.Header["X-Plivo-Signature-V3"], r.Header["X-Plivo-Signature-Ma-V3"])
 	nonce := r.Header.Get("X-Plivo-Signature-V3-Nonce")
 	if len(given) == 0 || nonce == "" {
@@ -302,8 +302,7 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 			posted[name] = values[0]
 		}
 	}
-	// plivo-go parses the URL again. Encoding the query anew leaves nothing in it that could then count as
-	// something else, such as a fragment.
+	// plivo-go parses the URL again, so the query is encoded anew: it would take a raw # for a fragment.
 	uri := calledURL + "?" + r.URL.Query().Encode()
 	want := plivo.ComputeSignatureV3(h.token, uri, r.Method, nonce, posted)
 	for signature := range strings.SplitSeq(strings.Join(given, ","), ",") {
@@ -316,22 +315,24 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged", calledURL)
 }
 
-// calledURL returns the URL, without its query, that Plivo called: by PUBLIC_URL, else by what a proxy or the
-// connection says. Anyone can send these headers: if they hold more than a host, it returns "".
+// calledURL returns the URL that Plivo called, without its query: PUBLIC_URL if that is set, else what
+// X-Forwarded-* or Host say. These can be forged: for anything but a plain host, it returns "".
 func (h *Handler) calledURL(r *http.Request) string {
 	base := h.publicURL
 	if base == "" {
 		scheme := "http"
-		proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",") // the first of several is Plivo's
+		proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",") // each proxy appends its own
 		if strings.EqualFold(proto, "https") {
 			scheme = "https"
 		}
 		forwarded, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
 		host := cmp.Or(forwarded, r.Host)
-		base, _ = ParsePublicURL(scheme + "://" + host)
-		if len(host) > 255 || strings.Count(base, "/") != 2 { // which are those of scheme://host
-			return ""
+		if len(host) <= 255 && !strings.Contains(host, "/") {
+			base, _ = ParsePublicURL(scheme + "://" + host)
 		}
+	}
+	if base == "" {
+		return ""
 	}
 	return base + r.URL.EscapedPath()
 }
@@ -351,7 +352,7 @@ func ParsePublicURL(text string) (string, error) {
 		return "", errPublicURL
 	}
 	host := u.Host
-	switch u.Scheme { // whose own port Plivo leaves out
+	switch u.Scheme { // Plivo leaves out the scheme's default port
 	case "http":
 		host = strings.TrimSuffix(host, ":80")
 	case "https":
@@ -365,7 +366,7 @@ func ParsePublicURL(text string) (string, error) {
 var errPublicURL = errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, such as " +
 	"https://example.com: correct or unset it")
 
-// The shapes of what comes from outside, most of it for the log: a path has at most four digits.
+// The shapes of what comes from outside, most of it for the log. A path has at most four digits.
 var (
 	tokenShape   = regexp.MustCompile(`^[A-Za-z0-9+/=_-]+$`)
 	uuidShape    = regexp.MustCompile(`^[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}$`)
@@ -378,7 +379,7 @@ var (
 		`([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?$`)
 )
 
-// shown returns text for the log: as it is only if it has its shape, since it might be a phone number.
+// shown returns text for the log if it has that shape, and else a placeholder, since it might be a number.
 func shown(shape *regexp.Regexp, text string) string {
 	switch {
 	case text == "":

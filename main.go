@@ -7,7 +7,7 @@
 //
 //	curl "http://localhost:5000/handleincoming/?From=14156667777&To=14155550100"
 //
-// answers with a Dial of 14156667778 that shows 14155550100 as the caller. README.md tells the rest.
+// answers with a Dial of 14156667778 that shows 14155550100 as the caller. README.md has the rest.
 package main
 
 import (
@@ -71,13 +71,13 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	return 0
 }
 
-// listenAndServe opens the port by what the environment and the file say, and serves.
+// listenAndServe listens on the port that the environment or the file gives, and serves.
 func listenAndServe(
 	ctx context.Context, file *ConfigFile, getenv func(string) string, stderr io.Writer,
 ) error {
-	signal.Ignore(syscall.SIGPIPE) // or the program would end with whoever reads its log
+	signal.Ignore(syscall.SIGPIPE) // or a closed log pipe would end the program
 	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP) // and never stop: SIGHUP ends a program that does not catch it
+	signal.Notify(hangups, syscall.SIGHUP) // without signal.Stop: an uncaught SIGHUP would end the program
 	queue := &logQueue{w: stderr, lines: make(chan []byte, 1<<14)}
 	go queue.writeLines()
 	defer queue.flush()
@@ -105,7 +105,7 @@ func listenAndServe(
 		host = "127.0.0.1"
 	}
 	if getenv("GOGC") == "" {
-		debug.SetGCPercent(200) // a call then takes a tenth less CPU time than with Go's 100
+		debug.SetGCPercent(200) // calls then take a tenth less CPU time than with Go's default of 100
 	}
 
 	// From here on, a signal to stop lets running requests finish; a second one ends the program at once.
@@ -121,19 +121,20 @@ func listenAndServe(
 		"signatures_checked", handler.token != "")
 	if handler.token == "" {
 		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone on this machine can ask who is paired with whom; " +
-			"a tunnel or proxy on this machine passes everyone on: set the token before you open one")
+			"a tunnel or proxy on this machine lets everyone in: set the token before you open one")
 	}
-	loads := make(chan Loaded, 1) // with room for what comes after the stop, and nobody takes
+	loads := make(chan Loaded, 1) // buffered, so that a load that ends after serve does not block
 	go file.Watch(ctx, hangups, loads)
 	if err := serve(ctx, listener, handler, loads); err != nil {
 		return err
 	}
-	queue.flush() // so that there is room for the last line
+	queue.flush() // or a full queue would drop the last line
 	log.Info("stopped")
 	return nil
 }
 
-// serve answers calls, by each Config that loads brings, until ctx ends, and lets running requests finish.
+// serve answers calls until ctx ends, and then lets running requests finish. It applies what it receives from
+// loads itself, so that nothing is logged of a load that ends after the stop.
 func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <-chan Loaded) error {
 	server := &http.Server{
 		Handler:           handler,
@@ -166,7 +167,7 @@ func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <
 	}
 }
 
-// use puts a Config that was loaded into force. A file that could not be loaded changes nothing.
+// use applies a loaded Config. A file that could not be loaded changes nothing.
 func use(load Loaded, handler *Handler, portAtStart int) {
 	if load.err != nil {
 		handler.log.Error("config not loaded; the pairings loaded before stay in force")
@@ -188,9 +189,9 @@ type logQueue struct {
 	w       io.Writer
 	lines   chan []byte
 	waiting atomic.Int64 // lines that are neither written nor dropped yet
-	dropped atomic.Int64 // lines that the log has not told of
-	taken   atomic.Int64 // bytes that w took
-	cut     bool         // w took only the beginning of the last line, as on a full disk
+	dropped atomic.Int64 // lines whose loss is not logged yet
+	taken   atomic.Int64 // bytes written to w
+	cut     bool         // only the beginning of the last line was written, as on a full disk
 }
 
 // Write puts a line into the queue, and never waits.
@@ -218,7 +219,8 @@ func (q *logQueue) writeLines() {
 	}
 }
 
-// writeLine reports whether all of the line is written. After "lin" of a cut line, it begins with "\n".
+// writeLine reports whether the line was written. If the previous one was cut, a newline goes first, so that
+// the two don't run together; hence a line that lacks only its newline counts as written.
 func (q *logQueue) writeLine(line []byte) bool {
 	if q.cut {
 		line = append([]byte("\n"), line...)
@@ -228,10 +230,10 @@ func (q *logQueue) writeLine(line []byte) bool {
 	if n > 0 {
 		q.cut = line[n-1] != '\n'
 	}
-	return n >= len(line)-1 // if only the newline is missing, the next line brings it
+	return n >= len(line)-1
 }
 
-// flush waits until all is written, or nothing was taken for a second.
+// flush waits until all lines are written, or nothing has been for a second.
 func (q *logQueue) flush() {
 	taken, since := q.taken.Load(), time.Now()
 	for q.waiting.Load() > 0 && time.Since(since) < time.Second {
