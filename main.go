@@ -64,17 +64,15 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintf(stdout, "%s: ok, %s\n", *path, plural(config.Pairings, "pairing"))
 		return 0
 	}
-	if err := listenAndServe(ctx, file, getenv, stderr); err != nil {
+	if err := listen(ctx, file, getenv, stderr); err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
 	return 0
 }
 
-// listenAndServe listens on the port that the environment or the file gives, and serves.
-func listenAndServe(
-	ctx context.Context, file *ConfigFile, getenv func(string) string, stderr io.Writer,
-) error {
+// listen opens the port that the environment or the file gives, and serves until ctx or a signal ends it.
+func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, stderr io.Writer) error {
 	signal.Ignore(syscall.SIGPIPE) // or a closed log pipe would end the program
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP) // without signal.Stop: an uncaught SIGHUP would end the program
@@ -128,7 +126,7 @@ func listenAndServe(
 	if err := serve(ctx, listener, handler, loads); err != nil {
 		return err
 	}
-	queue.flush() // or a full queue would drop the last line
+	queue.flush() // a full queue would drop the last line
 	log.Info("stopped")
 	return nil
 }
