@@ -92,9 +92,10 @@ func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads 
 	}
 }
 
-// Edited reads the file and reports whether it should be loaded: when two looks in a row find something other
-// than what was loaded last. One is not enough, since the editor may be halfway through writing. It compares
-// contents: cp -p and tar preserve the time stamp, and a changed number leaves the size as it was.
+// Edited reads the file and reports whether to load it: when it differed from what was loaded last at two
+// looks in a row. That gives an editor half a second to finish writing; a slower write is loaded unfinished,
+// reported as broken, and loaded again. Contents are compared: cp -p and tar preserve the time stamp, and a
+// changed number leaves the size as it was.
 func (f *ConfigFile) Edited() bool {
 	hash, _ := f.read(io.Discard)
 	differed := f.differed
@@ -114,7 +115,8 @@ func (f *ConfigFile) Load() (*Config, error) {
 	return ParseConfig(f.path, data.Bytes())
 }
 
-// read copies the file to w, and returns a hash of the content and the error ("<nil>" if there is none).
+// read copies the file to w. The hash covers the content and the error, so that a file that vanishes or
+// becomes unreadable counts as edited, once.
 func (f *ConfigFile) read(w io.Writer) (hash string, err error) {
 	found := sha256.New()
 	err = f.copyTo(io.MultiWriter(found, w))
@@ -160,8 +162,9 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 		column := 1 + utf8.RuneCount(lineBefore(data, at))
 		return nil, fmt.Errorf("%s:%d:%d: %s", name, line, column, text)
 	}
-	// A key takes far more memory than its bytes in the file, but a pairing has at least 20 bytes per colon.
-	if bytes.Count(data, []byte(":")) > len(data)/19+50_000 {
+	// A key takes far more memory than its bytes in the file. Plivo numbers and pairings take 13 bytes per
+	// colon at least, as in "1234567":{}, and the constant leaves room for texts.
+	if bytes.Count(data, []byte(":")) > len(data)/13+50_000 {
 		return nil, fmt.Errorf("%s: too many keys to be pairings: put the file with the pairings there", name)
 	}
 	p := &parser{data: data, json: json.NewDecoder(bytes.NewReader(data)), line: 1}
@@ -256,7 +259,7 @@ func (p *parser) pairings(m member, name string) Lookup {
 		customer, agent := p.number(pair.line, "customer", pair.key), p.number(pair.line, "agent", pair.value)
 		first, again := lookup[customer]
 		switch {
-		case customer == Number{} || agent == Number{}: // a problem already
+		case customer == Number{} || agent == Number{}: // already reported
 		case customer == agent:
 			p.problem(pair.line, "the customer is paired with itself: write the agent's number after it")
 		case again && first.Peer == agent:
@@ -274,7 +277,7 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	_, isPlivoNumber := p.plivoLines[caller]
 	switch {
 	case isPlivoNumber:
-		p.problem(pairing.line, "the %s is also in plivoNumbers, and would dial itself: correct one",
+		p.problem(pairing.line, "the %s is also a Plivo number, and can't be a person's phone: correct one",
 			pairing.Caller())
 	case taken:
 		p.problem(pairing.line, "the %s is already the %s on line %d, and only one phone can ring: "+
@@ -286,7 +289,7 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 }
 
 // number reads a phone number as people write it; Number{} if it isn't one. Ten digits without + are refused:
-// if they lack their country code, they are a number in another country.
+// the country code may be missing, and then their first digits would be taken for another country's.
 func (p *parser) number(line int32, what string, value any) Number {
 	text, isText := value.(string)
 	if !isText {
@@ -357,18 +360,18 @@ func (p *parser) section(m member, name, form string, keys ...string) map[string
 	return members
 }
 
-// object returns the members of an object; none if it is not given. If a section of the file is among them,
-// but not among the keys, a closing brace is missing before it: then only the members before it are returned.
-// keys is nil for a map of phone numbers.
+// object returns the members of an object; none if it is not given. If one of the file's sections is among
+// them where keys does not allow it, a closing brace is probably missing before it: that is reported, and
+// only the members before it are returned. keys is nil for a map of phone numbers.
 func (p *parser) object(m member, name, form string, keys []string) []member {
 	members, isObject := m.value.([]member)
 	if m.given() && !isObject {
-		p.problem(m.line, "%s must have the form %s", name, form)
+		p.problem(m.line, "%s must be an object such as %s", name, form)
 	}
 	for i, inner := range members {
 		if slices.Contains(sections, inner.key) && !slices.Contains(keys, inner.key) {
-			p.problem(inner.line, "%s is inside %s, where only %s belongs: if a closing brace is missing, "+
-				"add it before this", inner.key, name, form)
+			p.problem(inner.line, "%s is inside %s, which is an object such as %s: if a closing brace is "+
+				"missing, add it before this", inner.key, name, form)
 			return members[:i]
 		}
 	}
@@ -431,7 +434,7 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 		return at, visible(char) + ", perhaps invisible, is not allowed here: remove it, or write a space"
 	case len(lineBefore(data, at)) == 0 && mergeMark.Match(rest):
 		return at, "a merge conflict: keep the pairings of both sides that still hold, and remove the marks"
-	case comment.Match(rest) && !inNumber && !bytes.HasSuffix(data[:at], []byte(`"`)): // nor in "See "//x""
+	case comment.Match(rest) && !inNumber && !bytes.HasSuffix(data[:at], []byte(`"`)): // a text: "See "//x"
 		return at, "JSON has no comments: remove this one, but keep a pairing that it holds"
 	case data[begin] != '{':
 		return begin, "this is not JSON: the file must begin with {"
@@ -446,6 +449,7 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 	if strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char) {
 		text += `; the double quote of JSON is the straight " (U+0022)`
 	}
+	// bareNumber also matches a number with a comma after it.
 	isAfterNumber := place != "after a comma" && bareNumber.Match(lineBefore(data, at))
 	if unicode.IsDigit(char) || isAfterNumber {
 		text += "; a whole number has digits only, without 0 in front; a phone number stands in double quotes"
@@ -478,8 +482,8 @@ func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 	place = reason[strings.LastIndex(reason, "' ")+2:]
 	before := bytes.TrimSpace(data[:at])
 	switch {
-	case strings.HasPrefix(reason, "invalid character ' '") && data[at] != ' ': // so Go 1.26 reports the end
-		return len(data), ""
+	case strings.HasPrefix(reason, "invalid character ' '") && data[at] != ' ':
+		return len(data), "" // so Go 1.26 reports the end of data: as a space that isn't there
 	case strings.Contains(reason, "escape"):
 		return bytes.LastIndexByte(data[:at+1], '\\'), "in escape"
 	case strings.Contains(place, "in string"):
@@ -488,8 +492,8 @@ func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 		return at, "in numeric literal"
 	case strings.HasSuffix(place, "object key string") && bytes.HasSuffix(before, []byte(",")):
 		return at, "after a comma"
-	case expected[place] == "" && place != "after top-level value": // in true, false or null, or too deep
-		const letters = "truefalsn" // of these words
+	case expected[place] == "" && place != "after top-level value": // misspelt true, or "exceeded max depth"
+		const letters = "truefalsn" // every letter in true, false and null
 		return len(bytes.TrimRight(data[:at], letters)), "looking for beginning of value"
 	}
 	return at, place
@@ -504,8 +508,8 @@ func lineBefore(data []byte, at int) []byte {
 // formed, unless it is Number{}, which stands for none. Whatever prints it shows its last four digits at
 // most; Digits returns them all.
 type Number struct {
-	// The digits as an integer, with every bit inverted: fmt ignores String and Format on a Number in an
-	// unexported field of another type, and would print this as it is.
+	// The digits as an integer, with every bit inverted. For a Number in an unexported field of another type,
+	// fmt ignores String and Format and prints this integer, so it must not be the phone number.
 	inverted uint64
 }
 
@@ -585,7 +589,7 @@ var (
 	decimalZeros  = regexp.MustCompile(`^[^.,]*[.,]0+$`)                          // as 14156667777.0
 	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)
 	comment       = regexp.MustCompile(`^(//|/\*|#|<!--|--[^-])`)
-	closingBraces = regexp.MustCompile(`^[}\]]\s*([}\],]|$)`) // else the brace may be the mistake
+	closingBraces = regexp.MustCompile(`^}\s*([},]|$)`) // followed by another, a comma or the end
 	keyAndColon   = regexp.MustCompile(`^"[^"\n]*"\s*:`)
 	bareNumber    = regexp.MustCompile(`:[ \t]*[-0-9][-0-9.,eE+]*[ \t]*$`) // at the end of what stands before
 )

@@ -109,6 +109,7 @@ func readForm(r *http.Request) (status int, err error) {
 	case errors.As(err, new(*http.MaxBytesError)):
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
 	case len(r.Form) > maxParameters || err != nil && strings.Contains(err.Error(), "exceeded limit"):
+		// net/url gives up at 10,000, with an error that has no type.
 		return http.StatusBadRequest, fmt.Errorf("there are more than %d parameters", maxParameters)
 	case err != nil:
 		return http.StatusBadRequest, errors.New("the query or form can't be parsed (escaped as %XX?)")
@@ -158,13 +159,14 @@ type Answer struct {
 
 // Decide returns the answer to a request, or an error if the request does not describe a call. Plivo also
 // reports here that a call has ended, since its hangup_url defaults to the answer URL. calledURL is the URL
-// that Plivo called, and is to call when a Dial has ended if there is a NoAnswerMessage; "" if malformed.
+// that Plivo called. If there is a NoAnswerMessage, Plivo calls it again when the Dial ends, and "" then
+// means that the Host was malformed.
 func Decide(call Call, config *Config, calledURL string) (Answer, error) {
 	form, event, cause := call.form, call.form.Get("Event"), hangupCause(call.form)
 	switch {
 	case event != "Hangup" && reportsDial(form):
 		return dialEnded(form, config), nil
-	case event == "Hangup" || event == "" && cause != "":
+	case event == "Hangup" || event == "" && cause != "": // a report of a hangup may lack Event
 		seconds := shown(secondsShape, form.Get("Duration"))
 		details := []any{"cause", shown(causeShape, cause), "seconds", seconds}
 		return Answer{outcome: "call ended", details: details}, nil
@@ -246,7 +248,8 @@ func speak(config *Config, message string) []any {
 	return []any{speak}
 }
 
-// hangupCause returns HangupCauseName if it is readable, since it tells more, or else HangupCause.
+// hangupCause returns HangupCauseName if it is readable, since it tells more, else HangupCause, else the
+// unreadable name: that there is a cause matters to Decide.
 func hangupCause(form url.Values) string {
 	name := form.Get("HangupCauseName")
 	if causeShape.MatchString(name) {
@@ -278,8 +281,9 @@ func dialEnded(form url.Values, config *Config) Answer {
 	return answer
 }
 
-// checkSignature returns an error if there is a token, and Plivo has not signed r, whose form is parsed, for
-// calledURL with it. Version 2 of the signature does not count, since it does not cover the parameters.
+// checkSignature returns an error unless Plivo signed the request to calledURL with the token. Without a
+// token, everything passes. The form must be parsed. A version 2 signature does not count, since it does not
+// cover the parameters.
 func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 	if h.token == "" {
 		return nil
@@ -302,7 +306,8 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 			posted[name] = values[0]
 		}
 	}
-	// plivo-go parses the URL again, so the query is encoded anew: it would take a raw # for a fragment.
+	// Encode the query anew: plivo-go parses this URL again, and would take a raw # in the query for a
+	// fragment.
 	uri := calledURL + "?" + r.URL.Query().Encode()
 	want := plivo.ComputeSignatureV3(h.token, uri, r.Method, nonce, posted)
 	for signature := range strings.SplitSeq(strings.Join(given, ","), ",") {

@@ -131,8 +131,8 @@ func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, s
 	return nil
 }
 
-// serve answers calls until ctx ends, and then lets running requests finish. It applies what it receives from
-// loads itself, so that nothing is logged of a load that ends after the stop.
+// serve answers calls until ctx ends, and then lets running requests finish. It applies the loads in its own
+// goroutine, not in Watch's, so that a load that ends after the stop is not logged.
 func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <-chan Loaded) error {
 	server := &http.Server{
 		Handler:           handler,
@@ -217,8 +217,8 @@ func (q *logQueue) writeLines() {
 	}
 }
 
-// writeLine reports whether the line was written. If the previous one was cut, a newline goes first, so that
-// the two don't run together; hence a line that lacks only its newline counts as written.
+// writeLine reports whether the line was written, with or without its final newline. After a line that was
+// cut, it writes a newline first, which ends that line.
 func (q *logQueue) writeLine(line []byte) bool {
 	if q.cut {
 		line = append([]byte("\n"), line...)
