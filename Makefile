@@ -19,7 +19,7 @@ run: build ## start the server on config.json
 build: ## build the static binary bin/number-masking
 	go build -o bin/number-masking .
 
-test: ## pass the tests
+test: ## run the tests
 	go test ./...
 
 check: ## formatting, vet, linter, race detector, some seconds of each fuzz target
