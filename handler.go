@@ -331,10 +331,7 @@ func (h *Handler) calledURL(r *http.Request) string {
 			scheme = "https"
 		}
 		forwarded, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
-		host := cmp.Or(forwarded, r.Host)
-		if len(host) <= 255 && !strings.Contains(host, "/") {
-			base, _ = ParsePublicURL(scheme + "://" + host)
-		}
+		base = baseURL(scheme, cmp.Or(forwarded, r.Host))
 	}
 	if base == "" {
 		return ""
@@ -352,24 +349,34 @@ func ParsePublicURL(text string) (string, error) {
 		return "", nil
 	}
 	u, err := url.Parse(text)
-	if err != nil || u.User != nil || !hostShape.MatchString(u.Host) || strings.ContainsAny(text, "?#") ||
-		!prefixShape.MatchString(u.EscapedPath()) || strings.Contains(u.Path, "handleincoming") {
+	if err != nil || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") ||
+		strings.ContainsAny(text, "?#") || !prefixShape.MatchString(u.EscapedPath()) ||
+		strings.Contains(u.Path, "handleincoming") {
 		return "", errPublicURL
 	}
-	host := u.Host
-	switch u.Scheme { // Plivo leaves out the scheme's default port
-	case "http":
-		host = strings.TrimSuffix(host, ":80")
-	case "https":
-		host = strings.TrimSuffix(host, ":443")
-	default:
+	base := baseURL(u.Scheme, u.Host)
+	if base == "" {
 		return "", errPublicURL
 	}
-	return u.Scheme + "://" + host + strings.TrimRight(u.Path, "/"), nil
+	return base + strings.TrimRight(u.Path, "/"), nil
 }
 
 var errPublicURL = errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, such as " +
 	"https://example.com: correct or unset it")
+
+// baseURL joins scheme and host, without the scheme's default port, which Plivo leaves out; "" if host is
+// malformed.
+func baseURL(scheme, host string) string {
+	port := ":80"
+	if scheme == "https" {
+		port = ":443"
+	}
+	base := scheme + "://" + strings.TrimSuffix(host, port)
+	if _, err := url.Parse(base); err != nil || len(host) > 255 || !hostShape.MatchString(host) {
+		return "" // plivo-go would panic on a URL that does not parse, such as http://[0]
+	}
+	return base
+}
 
 // The shapes of what comes from outside, most of it for the log. A path has at most four digits.
 var (
