@@ -92,8 +92,8 @@ func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads 
 	}
 }
 
-// Edited reads the file and reports whether to load it: when it differed from what was loaded last at two
-// looks in a row. That gives an editor half a second to finish writing; a slower write is loaded unfinished,
+// Edited reads the file and reports whether to load it: whether, at two looks in a row, it differed from what
+// Load read last. That gives an editor half a second to finish writing; a slower write is loaded unfinished,
 // reported as broken, and loaded again. Contents are compared: cp -p and tar preserve the time stamp, and a
 // changed number leaves the size as it was.
 func (f *ConfigFile) Edited() bool {
@@ -163,7 +163,7 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 		return nil, fmt.Errorf("%s:%d:%d: %s", name, line, column, text)
 	}
 	// A key takes far more memory than its bytes in the file. Plivo numbers and pairings take 13 bytes per
-	// colon at least, as in "1234567":{}, and the constant leaves room for texts.
+	// colon at least, as in "1234567":{}, with its comma; the constant leaves room for texts.
 	if bytes.Count(data, []byte(":")) > len(data)/13+50_000 {
 		return nil, fmt.Errorf("%s: too many keys to be pairings: put the file with the pairings there", name)
 	}
@@ -430,11 +430,13 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 		return at, "a backslash does not stand for itself in a text: remove it, or write two"
 	case place == "in string" && (char == '\n' || char == '\r'):
 		return at, "a text must end in its line: look for a line break, backslash, or missing or curly quote"
-	case !unicode.IsPrint(char) && !inNumber: // a number may lack a digit at the end of its line
+	// In a number, the line break is not what is wrong: after 1. a digit is missing.
+	case !unicode.IsPrint(char) && !inNumber:
 		return at, visible(char) + ", perhaps invisible, is not allowed here: remove it, or write a space"
 	case len(lineBefore(data, at)) == 0 && mergeMark.Match(rest):
 		return at, "a merge conflict: keep the pairings of both sides that still hold, and remove the marks"
-	case comment.Match(rest) && !inNumber && !bytes.HasSuffix(data[:at], []byte(`"`)): // a text: "See "//x"
+	// After a quote, // may belong to a text with an unescaped quote in it, as in "See "//x".
+	case comment.Match(rest) && !inNumber && !bytes.HasSuffix(data[:at], []byte(`"`)):
 		return at, "JSON has no comments: remove this one, but keep a pairing that it holds"
 	case data[begin] != '{':
 		return begin, "this is not JSON: the file must begin with {"
@@ -476,14 +478,15 @@ func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 		return len(data), ""
 	}
 	at = min(int(bad.Offset), len(data)) - 1
-	for at > 0 && !utf8.RuneStart(data[at]) { // Go 1.27 counts all bytes of a character, 1.26 the first
+	// Go 1.27's Offset includes the whole bad character, 1.26's only its first byte.
+	for at > 0 && !utf8.RuneStart(data[at]) {
 		at--
 	}
 	place = reason[strings.LastIndex(reason, "' ")+2:]
 	before := bytes.TrimSpace(data[:at])
 	switch {
 	case strings.HasPrefix(reason, "invalid character ' '") && data[at] != ' ':
-		return len(data), "" // so Go 1.26 reports the end of data: as a space that isn't there
+		return len(data), "" // Go 1.26 reports the end of data as a space that isn't there
 	case strings.Contains(reason, "escape"):
 		return bytes.LastIndexByte(data[:at+1], '\\'), "in escape"
 	case strings.Contains(place, "in string"):
