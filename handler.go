@@ -146,7 +146,7 @@ type Call struct {
 func ParseCall(form url.Values) Call {
 	from, _ := ParseNumber(form.Get("From"))
 	to, _ := ParseNumber(form.Get("To"))
-	return Call{from, to, form}
+	return Call{From: from, To: to, form: form}
 }
 
 // An Answer is what Plivo is told to do with a call, and what the log says of it.
