@@ -232,13 +232,13 @@ func (p *parser) config(root member) *Config {
 		}
 		p.plivoLines[number] = entry.line
 	}
+	config.customerAgentMap = p.pairings(file["customerAgentMap"], "customerAgentMap")
+	config.Pairings = len(config.customerAgentMap) / 2
 	for _, entry := range maps {
 		number, _ := ParseNumber(entry.key) // if it is none, that has been reported
 		config.plivoNumbers[number] = p.pairings(entry, "a Plivo number")
 		config.Pairings += len(config.plivoNumbers[number]) / 2
 	}
-	config.customerAgentMap = p.pairings(file["customerAgentMap"], "customerAgentMap")
-	config.Pairings += len(config.customerAgentMap) / 2
 	if p.found == 0 && !file["customerAgentMap"].given() && !file["plivoNumbers"].given() {
 		p.problem(1, `no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`)
 	}
@@ -420,7 +420,6 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 	char, _ := utf8.DecodeRune(data[at:])
 	before, rest := bytes.TrimRight(data[:at], " \t\r\n"), data[at:]
 	begin := len(data) - len(bytes.TrimLeft(data, " \t\r\n"))
-	inNumber := place == "in numeric literal"
 	switch {
 	case begin == len(data):
 		return at, `the file is empty: write at least { "customerAgentMap": {} }`
@@ -430,13 +429,12 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 		return at, "a backslash does not stand for itself in a text: remove it, or write two"
 	case place == "in string" && (char == '\n' || char == '\r'):
 		return at, "a text must end in its line: look for a line break, backslash, or missing or curly quote"
-	// In a number, the line break is not what is wrong: after 1. a digit is missing.
-	case !unicode.IsPrint(char) && !inNumber:
+	case !unicode.IsPrint(char):
 		return at, visible(char) + ", perhaps invisible, is not allowed here: remove it, or write a space"
 	case len(lineBefore(data, at)) == 0 && mergeMark.Match(rest):
 		return at, "a merge conflict: keep the pairings of both sides that still hold, and remove the marks"
 	// After a quote, // may belong to a text with an unescaped quote in it, as in "See "//x".
-	case comment.Match(rest) && !inNumber && !bytes.HasSuffix(data[:at], []byte(`"`)):
+	case comment.Match(rest) && !bytes.HasSuffix(data[:at], []byte(`"`)):
 		return at, "JSON has no comments: remove this one, but keep a pairing that it holds"
 	case data[begin] != '{':
 		return begin, "this is not JSON: the file must begin with {"
@@ -451,9 +449,7 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 	if strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char) {
 		text += `; the double quote of JSON is the straight " (U+0022)`
 	}
-	// bareNumber also matches a number with a comma after it.
-	isAfterNumber := place != "after a comma" && bareNumber.Match(lineBefore(data, at))
-	if unicode.IsDigit(char) || isAfterNumber {
+	if strings.ContainsRune("+-.0123456789", char) || unicode.IsDigit(rune(data[at-1])) {
 		text += "; a whole number has digits only, without 0 in front; a phone number stands in double quotes"
 	}
 	return at, text
@@ -467,7 +463,6 @@ var expected = map[string]string{
 	"looking for beginning of value": "a text in double quotes, a whole number or an opening brace",
 	"after object key:value pair":    "a comma or a closing brace",
 	"after array element":            "a comma or a closing bracket (pairs stand in braces)",
-	"in numeric literal":             "a digit",
 }
 
 // syntaxPlace returns where data stops being JSON, and encoding/json's words for that place, such as a key of
@@ -491,12 +486,10 @@ func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 		return bytes.LastIndexByte(data[:at+1], '\\'), "in escape"
 	case strings.Contains(place, "in string"):
 		return at, "in string"
-	case strings.HasSuffix(place, "numeric literal"):
-		return at, "in numeric literal"
 	case strings.HasSuffix(place, "object key string") && bytes.HasSuffix(before, []byte(",")):
 		return at, "after a comma"
-	case expected[place] == "" && place != "after top-level value": // misspelt true, or "exceeded max depth"
-		const letters = "truefalsn" // every letter in true, false and null
+	case expected[place] == "" && place != "after top-level value": // in a number, true, false or null
+		const letters = "truefalsn+-.eE0123456789" // all that these hold
 		return len(bytes.TrimRight(data[:at], letters)), "looking for beginning of value"
 	}
 	return at, place
@@ -554,17 +547,14 @@ func (n Number) Digits() string {
 	return strconv.FormatUint(^n.inverted, 10)
 }
 
-// String returns the number masked, such as *******7777.
-func (n Number) String() string {
-	if n == (Number{}) {
-		return "none"
+// Format prints the number masked, such as *******7777, whatever the verb, even %d.
+func (n Number) Format(f fmt.State, _ rune) {
+	masked := "none"
+	if digits := n.Digits(); digits != "" {
+		masked = strings.Repeat("*", len(digits)-4) + digits[len(digits)-4:]
 	}
-	digits := n.Digits()
-	return strings.Repeat("*", len(digits)-4) + digits[len(digits)-4:]
+	_, _ = io.WriteString(f, masked)
 }
-
-// Format prints the number masked whatever the verb, even %d.
-func (n Number) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, n.String()) }
 
 func plural(n int, noun string) string {
 	if n != 1 {
@@ -594,5 +584,4 @@ var (
 	comment       = regexp.MustCompile(`^(//|/\*|#|<!--|--[^-])`)
 	closingBraces = regexp.MustCompile(`^}\s*([},]|$)`) // followed by another, a comma or the end
 	keyAndColon   = regexp.MustCompile(`^"[^"\n]*"\s*:`)
-	bareNumber    = regexp.MustCompile(`:[ \t]*[-0-9][-0-9.,eE+]*[ \t]*$`) // at the end of what stands before
 )

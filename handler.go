@@ -91,8 +91,7 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String()+"\n")
-	details := []any{"call", shown(uuidShape, r.Form.Get("CallUUID")), "from", call.From.String(),
-		"to", call.To.String()}
+	details := []any{"call", shown(uuidShape, r.Form.Get("CallUUID")), "from", call.From, "to", call.To}
 	details = append(append(details, answer.details...), "took", time.Since(start))
 	h.log.Log(r.Context(), answer.level, answer.outcome, details...)
 }
@@ -162,14 +161,16 @@ type Answer struct {
 // that Plivo called. If there is a NoAnswerMessage, Plivo calls it again when the Dial ends, and "" then
 // means that the Host was malformed.
 func Decide(call Call, config *Config, calledURL string) (Answer, error) {
-	form, event, cause := call.form, call.form.Get("Event"), hangupCause(call.form)
+	form, event := call.form, call.form.Get("Event")
+	causeName, cause := form.Get("HangupCauseName"), form.Get("HangupCause")
 	switch {
 	case event != "Hangup" && reportsDial(form):
 		return dialEnded(form, config), nil
-	case event == "Hangup" || event == "" && cause != "": // a report of a hangup may lack Event
-		seconds := shown(secondsShape, form.Get("Duration"))
-		details := []any{"cause", shown(causeShape, cause), "seconds", seconds}
-		return Answer{outcome: "call ended", details: details}, nil
+	case event == "Hangup" || event == "" && causeName+cause != "": // a report may lack Event
+		return Answer{outcome: "call ended", details: []any{
+			"cause", shown(causeShape, causeName, cause), // the name tells more
+			"seconds", shown(secondsShape, form.Get("Duration")),
+		}}, nil
 	case !form.Has("From"):
 		return Answer{}, errors.New("the parameter From is missing")
 	case !form.Has("To"):
@@ -194,17 +195,15 @@ func connect(call Call, config *Config, calledURL string) Answer {
 	switch {
 	case call.From == Number{}:
 		return reject(config, slog.LevelInfo, "the caller's number is withheld or not a phone number")
-	case call.From == call.To:
-		return reject(config, slog.LevelWarn, "the caller's number is the Plivo number called")
+	case call.From == call.To || pairing.Peer == call.To:
+		return reject(config, slog.LevelWarn, "the caller or the phone to ring is the Plivo number called: "+
+			"no pairing may have that number")
 	case !paired && listed:
 		const why = "the caller is in no pairing of this Plivo number, which plivoNumbers lists"
 		return reject(config, slog.LevelInfo, why)
 	case !paired:
 		const why = "the caller is not in customerAgentMap; plivoNumbers does not list this number"
 		return reject(config, slog.LevelInfo, why)
-	case pairing.Peer == call.To:
-		const why = "the number to dial is the Plivo number called; correct that pairing"
-		return reject(config, slog.LevelWarn, why)
 	}
 	dial := xml.DialElement{ // without callerId and callerName, Plivo shows the caller's own number and name
 		CallerID:   new(call.To.Digits()),
@@ -223,7 +222,7 @@ func connect(call Call, config *Config, calledURL string) Answer {
 	return Answer{
 		elements: append(speak(config, config.ConnectingMessage), dial),
 		outcome:  "dialling",
-		details:  []any{"caller", pairing.Caller(), "dialled", pairing.Peer.String()},
+		details:  []any{"caller", pairing.Caller(), "dialled", pairing.Peer},
 	}
 }
 
@@ -246,16 +245,6 @@ func speak(config *Config, message string) []any {
 		speak.Language = &config.Language
 	}
 	return []any{speak}
-}
-
-// hangupCause returns HangupCauseName if it is readable, since it tells more, else HangupCause, else the
-// unreadable name: that there is a cause matters to Decide.
-func hangupCause(form url.Values) string {
-	name := form.Get("HangupCauseName")
-	if causeShape.MatchString(name) {
-		return name
-	}
-	return cmp.Or(form.Get("HangupCause"), name)
 }
 
 // reportsDial reports whether a request is about a Dial of an earlier answer, and not about a new call.
@@ -348,21 +337,14 @@ func ParsePublicURL(text string) (string, error) {
 	if text == "" {
 		return "", nil
 	}
-	u, err := url.Parse(text)
-	if err != nil || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") ||
-		strings.ContainsAny(text, "?#") || !prefixShape.MatchString(u.EscapedPath()) ||
-		strings.Contains(u.Path, "handleincoming") {
-		return "", errPublicURL
+	if parts := publicShape.FindStringSubmatch(text); parts != nil && !strings.Contains(text, "handleincoming") {
+		if base := baseURL(strings.ToLower(parts[1]), parts[2]); base != "" {
+			return base + strings.TrimRight(parts[3], "/"), nil
+		}
 	}
-	base := baseURL(u.Scheme, u.Host)
-	if base == "" {
-		return "", errPublicURL
-	}
-	return base + strings.TrimRight(u.Path, "/"), nil
+	return "", errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, such as " +
+		"https://example.com: correct or unset it")
 }
-
-var errPublicURL = errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, such as " +
-	"https://example.com: correct or unset it")
 
 // baseURL joins scheme and host, without the scheme's default port, which Plivo leaves out; "" if host is
 // malformed.
@@ -386,18 +368,21 @@ var (
 	secondsShape = regexp.MustCompile(`^[0-9]{1,5}$`)
 	methodShape  = regexp.MustCompile(`^[A-Z]+$`)
 	pathShape    = regexp.MustCompile(`^/([A-Za-z/._~-]*[0-9]){0,4}[A-Za-z/._~-]*$`)
-	prefixShape  = regexp.MustCompile(`^[A-Za-z0-9/._~-]*$`)
-	hostShape    = regexp.MustCompile(`^([\w-]+\.)*` + // a name or an address of IPv4 or 6, perhaps a port
+	publicShape  = regexp.MustCompile(`^([Hh][Tt][Tt][Pp][Ss]?)://([^/]+)(/[A-Za-z0-9/._~-]*)?$`)
+	hostShape    = regexp.MustCompile(`^([\w-]+\.)*` + // a name or an IP address, and perhaps a port
 		`([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?$`)
 )
 
-// shown returns text for the log if it has that shape, and else a placeholder, since it might be a number.
-func shown(shape *regexp.Regexp, text string) string {
-	switch {
-	case text == "":
-		return "none"
-	case len(text) > 200 || !shape.MatchString(text):
-		return "(hidden)"
+// shown returns the first of the texts that has the shape, for the log: others might be a number.
+func shown(shape *regexp.Regexp, texts ...string) string {
+	result := "none"
+	for _, text := range texts {
+		if len(text) <= 200 && shape.MatchString(text) {
+			return text
+		}
+		if text != "" {
+			result = "(hidden)"
+		}
 	}
-	return text
+	return result
 }
