@@ -427,7 +427,7 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 		return at, "the file ends too early: its rest, a closing brace or a quote is missing, here or above"
 	case place == "in escape":
 		return at, "a backslash does not stand for itself in a text: remove it, or write two"
-	case place == "in string" && (char == '\n' || char == '\r'):
+	case char == '\n' || char == '\r': // everywhere but in a text, these are white space
 		return at, "a text must end in its line: look for a line break, backslash, or missing or curly quote"
 	case !unicode.IsPrint(char):
 		return at, visible(char) + ", perhaps invisible, is not allowed here: remove it, or write a space"
