@@ -159,7 +159,7 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 	if bad, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, new(struct{}))); ok {
 		at, text := syntaxProblem(data, bad)
 		line := 1 + bytes.Count(data[:at], []byte("\n"))
-		column := 1 + utf8.RuneCount(lineBefore(data, at))
+		column := 1 + utf8.RuneCount(data[bytes.LastIndexByte(data[:at], '\n')+1:at])
 		return nil, fmt.Errorf("%s:%d:%d: %s", name, line, column, text)
 	}
 	// A key takes far more memory than its bytes in the file. Plivo numbers and pairings take 13 bytes per
@@ -431,7 +431,7 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 		return at, "a text must end in its line: look for a line break, backslash, or missing or curly quote"
 	case !unicode.IsPrint(char):
 		return at, visible(char) + ", perhaps invisible, is not allowed here: remove it, or write a space"
-	case len(lineBefore(data, at)) == 0 && mergeMark.Match(rest):
+	case (at == 0 || data[at-1] == '\n') && mergeMark.Match(rest):
 		return at, "a merge conflict: keep the pairings of both sides that still hold, and remove the marks"
 	// After a quote, // may belong to a text with an unescaped quote in it, as in "See "//x".
 	case comment.Match(rest) && !bytes.HasSuffix(data[:at], []byte(`"`)):
@@ -493,11 +493,6 @@ func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 		return len(bytes.TrimRight(data[:at], letters)), "looking for beginning of value"
 	}
 	return at, place
-}
-
-// lineBefore returns what stands before at in its line.
-func lineBefore(data []byte, at int) []byte {
-	return data[bytes.LastIndexByte(data[:at], '\n')+1 : at]
 }
 
 // A Number is a phone number in E.164 form, country code first. Only ParseNumber makes one, so it is well
