@@ -449,7 +449,8 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 	if strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char) {
 		text += `; the double quote of JSON is the straight " (U+0022)`
 	}
-	if strings.ContainsRune("+-.0123456789", char) || unicode.IsDigit(rune(data[at-1])) {
+	beginsNumber := place == "looking for beginning of value" && strings.ContainsRune("+-.", char)
+	if beginsNumber || unicode.IsDigit(char) || unicode.IsDigit(rune(data[at-1])) {
 		text += "; a whole number has digits only, without 0 in front; a phone number stands in double quotes"
 	}
 	return at, text
@@ -576,7 +577,7 @@ var (
 	shortened     = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.41567E+10
 	decimalZeros  = regexp.MustCompile(`^[^.,]*[.,]0+$`)                          // as 14156667777.0
 	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)
-	comment       = regexp.MustCompile(`^(//|/\*|#|<!--|--[^-])`)
+	comment       = regexp.MustCompile(`^(//|/\*|#|<!--|-- )`)
 	closingBraces = regexp.MustCompile(`^}\s*([},]|$)`) // followed by another, a comma or the end
 	keyAndColon   = regexp.MustCompile(`^"[^"\n]*"\s*:`)
 )

@@ -195,15 +195,17 @@ func connect(call Call, config *Config, calledURL string) Answer {
 	switch {
 	case call.From == Number{}:
 		return reject(config, slog.LevelInfo, "the caller's number is withheld or not a phone number")
-	case call.From == call.To || pairing.Peer == call.To:
-		return reject(config, slog.LevelWarn, "the caller or the phone to ring is the Plivo number called: "+
-			"no pairing may have that number")
+	case call.From == call.To:
+		return reject(config, slog.LevelWarn, "the caller's number is the Plivo number called")
 	case !paired && listed:
 		const why = "the caller is in no pairing of this Plivo number, which plivoNumbers lists"
 		return reject(config, slog.LevelInfo, why)
 	case !paired:
 		const why = "the caller is not in customerAgentMap; plivoNumbers does not list this number"
 		return reject(config, slog.LevelInfo, why)
+	case pairing.Peer == call.To:
+		const why = "the number to dial is the Plivo number called; correct that pairing"
+		return reject(config, slog.LevelWarn, why)
 	}
 	dial := xml.DialElement{ // without callerId and callerName, Plivo shows the caller's own number and name
 		CallerID:   new(call.To.Digits()),
@@ -337,7 +339,7 @@ func ParsePublicURL(text string) (string, error) {
 	if text == "" {
 		return "", nil
 	}
-	if parts := publicShape.FindStringSubmatch(text); parts != nil && !strings.Contains(text, "handleincoming") {
+	if parts := publicShape.FindStringSubmatch(text); parts != nil && !strings.Contains(parts[3], "handleincoming") {
 		if base := baseURL(strings.ToLower(parts[1]), parts[2]); base != "" {
 			return base + strings.TrimRight(parts[3], "/"), nil
 		}
