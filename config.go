@@ -19,16 +19,15 @@ import (
 	"unicode/utf8"
 )
 
-// A Config is what config.json says. Loading checks it, so it can't be ambiguous, and it never changes: an
-// edited file makes a new Config.
+// A Config is what config.json says. It has been checked, so it can't be ambiguous, and it never changes.
 type Config struct {
 	Port                 int    // TCP port to listen on, 1 to 65535
 	UnknownCallerMessage string // spoken before hanging up; "" rejects the call unanswered
 	ConnectingMessage    string // spoken before dialling; "" says nothing
 	NoAnswerMessage      string // spoken if the other phone is not picked up; "" ends the call
 	Language             string // of the messages, such as de-DE; "" leaves it to Plivo
-	RingTimeout          int    // seconds, 1 to 86400; 0 leaves it to Plivo
-	TimeLimit            int    // seconds, 1 to 86400; 0 leaves it to Plivo
+	RingTimeout          *int   // seconds, 1 to 86400; nil leaves it to Plivo
+	TimeLimit            *int   // seconds, 1 to 86400; nil leaves it to Plivo
 	Pairings             int    // how many there are
 
 	customerAgentMap Lookup            // for calls to each Plivo number that plivoNumbers does not list
@@ -64,7 +63,7 @@ func (c *Config) Serving(plivoNumber Number) (pairings Lookup, listed bool) {
 // A ConfigFile is the file that a Config is loaded from.
 type ConfigFile struct {
 	path     string
-	tried    string // hash of what Load read last
+	tried    string // what Load found when it last read the file
 	differed bool   // the previous look differed from tried
 }
 
@@ -97,17 +96,17 @@ func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads 
 // reported as broken, and loaded again. Contents are compared: cp -p and tar preserve the time stamp, and a
 // changed number leaves the size as it was.
 func (f *ConfigFile) Edited() bool {
-	hash, _ := f.read(io.Discard)
+	found, _ := f.read(io.Discard)
 	differed := f.differed
-	f.differed = hash != f.tried
+	f.differed = found != f.tried
 	return differed && f.differed
 }
 
 // Load reads and checks the file. The error has one problem a line, and never shows a phone number.
 func (f *ConfigFile) Load() (*Config, error) {
 	var data bytes.Buffer
-	hash, err := f.read(&data)
-	f.tried, f.differed = hash, false
+	found, err := f.read(&data)
+	f.tried, f.differed = found, false
 	if err != nil {
 		return nil, fmt.Errorf("%w: put a file there that the server's user can read, "+
 			"or name another with -config", err)
@@ -115,33 +114,27 @@ func (f *ConfigFile) Load() (*Config, error) {
 	return ParseConfig(f.path, data.Bytes())
 }
 
-// read copies the file to w. The hash covers the content and the error, so that a file that vanishes or
+// read copies the file to w. What it found is a hash of the content, or the error: so a file that vanishes or
 // becomes unreadable counts as edited, once.
-func (f *ConfigFile) read(w io.Writer) (hash string, err error) {
-	found := sha256.New()
-	err = f.copyTo(io.MultiWriter(found, w))
-	fmt.Fprint(found, err)
-	return string(found.Sum(nil)), err
-}
-
-func (f *ConfigFile) copyTo(w io.Writer) error {
+func (f *ConfigFile) read(w io.Writer) (found string, err error) {
 	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would wait for its writer
 	if err != nil {
-		return err
+		return err.Error(), err
 	}
 	defer file.Close()
 	const limit = 64 << 20 // bytes; a million pairings take 33 MB
+	hash := sha256.New()
 	info, err := file.Stat()
 	switch {
 	case err != nil:
-		return err
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is not a regular file", f.path)
+		err = fmt.Errorf("%s is not a regular file", f.path)
 	case info.Size() > limit:
-		return fmt.Errorf("%s is larger than %d MB, too large for pairings", f.path, limit>>20)
+		err = fmt.Errorf("%s is larger than %d MB, too large for pairings", f.path, limit>>20)
+	default:
+		_, err = io.Copy(io.MultiWriter(hash, w), io.LimitReader(file, limit)) // as it may have grown since
 	}
-	_, err = io.Copy(w, io.LimitReader(file, limit)) // as it may have grown since
-	return err
+	return fmt.Sprint(hash.Sum(nil), err), err
 }
 
 // ParseConfig checks data, the content of the file called name. The error has one problem per line, such as
@@ -155,7 +148,7 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 			return nil, fmt.Errorf("%s:%d: not plain text in UTF-8: save it again as UTF-8", name, line)
 		}
 	}
-	// Decoding into nothing checks the syntax only.
+	// Decoding into nothing checks the syntax only. The types are left to p.
 	if bad, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, new(struct{}))); ok {
 		at, text := syntaxProblem(data, bad)
 		line := 1 + bytes.Count(data[:at], []byte("\n"))
@@ -214,13 +207,13 @@ func (p *parser) config(root member) *Config {
 	call := p.section(file["call"], "call", `{ "ringTimeout": 30 }`, "unknownCallerMessage",
 		"connectingMessage", "noAnswerMessage", "language", "ringTimeout", "timeLimit")
 	config := &Config{
-		Port:                 p.integer(app["port"], "app.port", 65535, 5000),
+		Port:                 *p.integer(app["port"], "app.port", 65535, new(5000)),
 		UnknownCallerMessage: p.message(call["unknownCallerMessage"], "call.unknownCallerMessage"),
 		ConnectingMessage:    p.message(call["connectingMessage"], "call.connectingMessage"),
 		NoAnswerMessage:      p.message(call["noAnswerMessage"], "call.noAnswerMessage"),
 		Language:             p.language(call["language"]),
-		RingTimeout:          p.integer(call["ringTimeout"], "call.ringTimeout", 86400, 0),
-		TimeLimit:            p.integer(call["timeLimit"], "call.timeLimit", 86400, 0),
+		RingTimeout:          p.integer(call["ringTimeout"], "call.ringTimeout", 86400, nil),
+		TimeLimit:            p.integer(call["timeLimit"], "call.timeLimit", 86400, nil),
 		plivoNumbers:         map[Number]Lookup{},
 	}
 	p.plivoLines = map[Number]int32{}
@@ -308,7 +301,7 @@ func (p *parser) number(line int32, what string, value any) Number {
 	return number
 }
 
-func (p *parser) integer(m member, name string, limit, fallback int) int {
+func (p *parser) integer(m member, name string, limit int, fallback *int) *int {
 	if !m.given() {
 		return fallback
 	}
@@ -317,7 +310,7 @@ func (p *parser) integer(m member, name string, limit, fallback int) int {
 	if err != nil || n < 1 || n > limit {
 		p.problem(m.line, "%s must be a whole number from 1 to %d, without quotes", name, limit)
 	}
-	return n
+	return &n
 }
 
 func (p *parser) message(m member, name string) string {
@@ -360,9 +353,9 @@ func (p *parser) section(m member, name, form string, keys ...string) map[string
 	return members
 }
 
-// object returns the members of an object; none if it is not given. If one of the file's sections is among
-// them where keys does not allow it, a closing brace is probably missing before it: that is reported, and
-// only the members before it are returned. keys is nil for a map of phone numbers.
+// object returns the members of an object; none if it is not given. A section of the file that stands among
+// them, and is not in keys, shows that a closing brace may be missing before it: that is reported, and only
+// the members before it are returned. keys is nil for a map of phone numbers.
 func (p *parser) object(m member, name, form string, keys []string) []member {
 	members, isObject := m.value.([]member)
 	if m.given() && !isObject {
@@ -398,9 +391,8 @@ func (p *parser) value() any {
 			end := int(p.json.InputOffset())
 			p.line += int32(bytes.Count(p.data[p.counted:end], []byte("\n")))
 			p.counted = end
-			m := member{key: key.(string), line: p.line}
-			m.value = p.value()
-			members = append(members, m)
+			line := p.line // p.value moves on
+			members = append(members, member{key: key.(string), line: line, value: p.value()})
 		}
 		_, _ = p.json.Token() // the closing brace
 		return members
@@ -450,7 +442,7 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 		text += `; the double quote of JSON is the straight " (U+0022)`
 	}
 	beginsNumber := place == "looking for beginning of value" && strings.ContainsRune("+-.", char)
-	if beginsNumber || unicode.IsDigit(char) || unicode.IsDigit(rune(data[at-1])) {
+	if beginsNumber || unicode.IsDigit(char) || unicode.IsDigit(rune(data[at-1])) { // at > begin
 		text += "; a whole number has digits only, without 0 in front; a phone number stands in double quotes"
 	}
 	return at, text
@@ -466,8 +458,7 @@ var expected = map[string]string{
 	"after array element":            "a comma or a closing bracket (pairs stand in braces)",
 }
 
-// syntaxPlace returns where data stops being JSON, and encoding/json's words for that place, such as a key of
-// expected.
+// syntaxPlace returns where data stops being JSON, and encoding/json's words for that place, as in expected.
 func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 	reason := bad.Error() // such as: invalid character 'x' after object key
 	if strings.HasPrefix(reason, "unexpected end") {
@@ -489,8 +480,8 @@ func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 		return at, "in string"
 	case strings.HasSuffix(place, "object key string") && bytes.HasSuffix(before, []byte(",")):
 		return at, "after a comma"
-	case expected[place] == "" && place != "after top-level value": // in a number, true, false or null
-		const letters = "truefalsn+-.eE0123456789" // all that these hold
+	case expected[place] == "" && place != "after top-level value": // other words: in a number, true…
+		const letters = "truefalsn+-.eE0123456789" // all that a number, true, false and null consist of
 		return len(bytes.TrimRight(data[:at], letters)), "looking for beginning of value"
 	}
 	return at, place
@@ -501,7 +492,7 @@ func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 // most; Digits returns them all.
 type Number struct {
 	// The digits as an integer, with every bit inverted. For a Number in an unexported field of another type,
-	// fmt ignores String and Format and prints this integer, so it must not be the phone number.
+	// fmt ignores Format and prints this integer, so it must not be the phone number.
 	inverted uint64
 }
 

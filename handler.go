@@ -23,17 +23,23 @@ import (
 type Handler struct {
 	config    atomic.Pointer[Config] // the one in force; a request loads it once
 	token     string                 // Plivo's auth token; "" if requests need no signature
-	publicURL string                 // as ParsePublicURL returns it
+	publicURL string                 // the answer URL up to /handleincoming/; "" if not known
 	log       *slog.Logger
 }
 
-// NewHandler checks PLIVO_AUTH_TOKEN and PUBLIC_URL, each of which may be "". The caller stores a Config.
+// NewHandler checks PLIVO_AUTH_TOKEN and PUBLIC_URL, each of which may be "". PUBLIC_URL is what comes before
+// /handleincoming/ in the URL that Plivo calls. The caller stores a Config.
 func NewHandler(token, publicURL string, log *slog.Logger) (*Handler, error) {
-	token = strings.TrimSpace(token)
-	publicURL, err := ParsePublicURL(publicURL)
+	token, publicURL = strings.TrimSpace(token), strings.TrimSpace(publicURL)
+	base := ""
+	parts := publicShape.FindStringSubmatch(publicURL) // scheme, host and path
+	if parts != nil && !strings.Contains(parts[3], "handleincoming") {
+		base = joinURL(strings.ToLower(parts[1]), parts[2], strings.TrimRight(parts[3], "/"))
+	}
 	switch {
-	case err != nil:
-		return nil, err
+	case base == "" && publicURL != "":
+		return nil, errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, such as " +
+			"https://example.com: correct or unset it")
 	case token == "" && publicURL != "":
 		return nil, errors.New("PUBLIC_URL is set, but PLIVO_AUTH_TOKEN is not, so anyone could ask who is " +
 			"paired with whom: set both (the token is in Plivo's console), or neither")
@@ -41,7 +47,7 @@ func NewHandler(token, publicURL string, log *slog.Logger) (*Handler, error) {
 		return nil, errors.New("PLIVO_AUTH_TOKEN is not an auth token: copy it from Plivo's console, " +
 			"without quotes, comments or anything else around it")
 	}
-	return &Handler{token: token, publicURL: publicURL, log: log}, nil
+	return &Handler{token: token, publicURL: base, log: log}, nil
 }
 
 // ServeHTTP matches paths itself: http.ServeMux redirects unclean ones, and a redirected POST loses its form.
@@ -76,14 +82,16 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	config, calledURL := h.config.Load(), ""
-	if h.token != "" || config.NoAnswerMessage != "" {
+	if h.token != "" || config.NoAnswerMessage != "" { // else nothing needs it, and it takes a fifth of the time
 		calledURL = h.calledURL(r)
 	}
 	if err := h.checkSignature(r, calledURL); err != nil {
 		h.refuse(w, r, http.StatusForbidden, err)
 		return
 	}
-	call := ParseCall(r.Form)
+	from, _ := ParseNumber(r.Form.Get("From"))
+	to, _ := ParseNumber(r.Form.Get("To"))
+	call := Call{From: from, To: to, form: r.Form}
 	answer, err := Decide(call, config, calledURL)
 	if err != nil {
 		h.refuse(w, r, http.StatusBadRequest, err)
@@ -141,13 +149,6 @@ type Call struct {
 	form     url.Values // all parameters
 }
 
-// ParseCall reads the parameters of a request.
-func ParseCall(form url.Values) Call {
-	from, _ := ParseNumber(form.Get("From"))
-	to, _ := ParseNumber(form.Get("To"))
-	return Call{From: from, To: to, form: form}
-}
-
 // An Answer is what Plivo is told to do with a call, and what the log says of it.
 type Answer struct {
 	elements []any // of plivo-go/xml, inside Response
@@ -157,9 +158,8 @@ type Answer struct {
 }
 
 // Decide returns the answer to a request, or an error if the request does not describe a call. Plivo also
-// reports here that a call has ended, since its hangup_url defaults to the answer URL. calledURL is the URL
-// that Plivo called. If there is a NoAnswerMessage, Plivo calls it again when the Dial ends, and "" then
-// means that the Host was malformed.
+// reports here that a call has ended, since its hangup_url defaults to the answer URL. calledURL matters only
+// with a NoAnswerMessage: Plivo calls it again when the Dial ends. It is "" if the Host was malformed.
 func Decide(call Call, config *Config, calledURL string) (Answer, error) {
 	form, event := call.form, call.form.Get("Event")
 	causeName, cause := form.Get("HangupCauseName"), form.Get("HangupCause")
@@ -168,7 +168,7 @@ func Decide(call Call, config *Config, calledURL string) (Answer, error) {
 		return dialEnded(form, config), nil
 	case event == "Hangup" || event == "" && causeName+cause != "": // a report may lack Event
 		return Answer{outcome: "call ended", details: []any{
-			"cause", shown(causeShape, causeName, cause), // the name tells more
+			"cause", shown(causeShape, causeName, cause), // the name tells more, if it is readable
 			"seconds", shown(secondsShape, form.Get("Duration")),
 		}}, nil
 	case !form.Has("From"):
@@ -210,13 +210,9 @@ func connect(call Call, config *Config, calledURL string) Answer {
 	dial := xml.DialElement{ // without callerId and callerName, Plivo shows the caller's own number and name
 		CallerID:   new(call.To.Digits()),
 		CallerName: new(call.To.Digits()),
+		Timeout:    config.RingTimeout,
+		TimeLimit:  config.TimeLimit,
 		Contents:   []any{xml.NumberElement{Contents: pairing.Peer.Digits()}},
-	}
-	if config.RingTimeout > 0 {
-		dial.Timeout = &config.RingTimeout
-	}
-	if config.TimeLimit > 0 {
-		dial.TimeLimit = &config.TimeLimit
 	}
 	if config.NoAnswerMessage != "" {
 		dial.Action = &calledURL
@@ -272,9 +268,8 @@ func dialEnded(form url.Values, config *Config) Answer {
 	return answer
 }
 
-// checkSignature returns an error unless Plivo signed the request to calledURL with the token. Without a
-// token, everything passes. The form must be parsed. A version 2 signature does not count, since it does not
-// cover the parameters.
+// checkSignature returns an error unless Plivo signed the request to calledURL with the token, if there is one.
+// The form must be parsed. A version 2 signature does not count, since it does not cover the parameters.
 func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 	if h.token == "" {
 		return nil
@@ -297,8 +292,7 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 			posted[name] = values[0]
 		}
 	}
-	// Encode the query anew: plivo-go parses this URL again, and would take a raw # in the query for a
-	// fragment.
+	// Encode the query anew: plivo-go parses this URL, and would take a raw # in it for a fragment.
 	uri := calledURL + "?" + r.URL.Query().Encode()
 	want := plivo.ComputeSignatureV3(h.token, uri, r.Method, nonce, posted)
 	for signature := range strings.SplitSeq(strings.Join(given, ","), ",") {
@@ -314,43 +308,22 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 // calledURL returns the URL that Plivo called, without its query: PUBLIC_URL if that is set, else what
 // X-Forwarded-* or Host say. These can be forged: for anything but a plain host, it returns "".
 func (h *Handler) calledURL(r *http.Request) string {
-	base := h.publicURL
-	if base == "" {
-		scheme := "http"
-		proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",") // each proxy appends its own
-		if strings.EqualFold(proto, "https") {
-			scheme = "https"
-		}
-		forwarded, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
-		base = baseURL(scheme, cmp.Or(forwarded, r.Host))
+	if h.publicURL != "" {
+		return h.publicURL + r.URL.EscapedPath()
 	}
-	if base == "" {
-		return ""
+	scheme := "http"
+	proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",") // each proxy appends its own
+	if strings.EqualFold(proto, "https") {
+		scheme = "https"
 	}
-	return base + r.URL.EscapedPath()
+	forwarded, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
+	return joinURL(scheme, cmp.Or(forwarded, r.Host), r.URL.EscapedPath())
 }
 
 var errMalformedHost = errors.New("the Host or X-Forwarded-Host header is malformed")
 
-// ParsePublicURL reads what comes before /handleincoming/ in the URL that Plivo calls, such as
-// https://example.com or https://example.com/prefix; "" if that is not known.
-func ParsePublicURL(text string) (string, error) {
-	text = strings.TrimSpace(text)
-	if text == "" {
-		return "", nil
-	}
-	if parts := publicShape.FindStringSubmatch(text); parts != nil && !strings.Contains(parts[3], "handleincoming") {
-		if base := baseURL(strings.ToLower(parts[1]), parts[2]); base != "" {
-			return base + strings.TrimRight(parts[3], "/"), nil
-		}
-	}
-	return "", errors.New("PUBLIC_URL must be this server's URL without /handleincoming/, such as " +
-		"https://example.com: correct or unset it")
-}
-
-// baseURL joins scheme and host, without the scheme's default port, which Plivo leaves out; "" if host is
-// malformed.
-func baseURL(scheme, host string) string {
+// joinURL leaves out the scheme's default port, as Plivo does. It returns "" if host is malformed.
+func joinURL(scheme, host, path string) string {
 	port := ":80"
 	if scheme == "https" {
 		port = ":443"
@@ -359,7 +332,7 @@ func baseURL(scheme, host string) string {
 	if _, err := url.Parse(base); err != nil || len(host) > 255 || !hostShape.MatchString(host) {
 		return "" // plivo-go would panic on a URL that does not parse, such as http://[0]
 	}
-	return base
+	return base + path
 }
 
 // The shapes of what comes from outside, most of it for the log. A path has at most four digits.

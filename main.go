@@ -32,8 +32,7 @@ import (
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr)) }
 
-// run is the whole program. It returns the exit status: 0 stopped or checked, 1 could not start or failed,
-// 2 wrong usage.
+// run is the whole program. It returns the exit status: 0 stopped or checked, 1 failed, 2 wrong usage.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("number-masking", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -126,13 +125,13 @@ func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, s
 	if err := serve(ctx, listener, handler, loads); err != nil {
 		return err
 	}
-	queue.flush() // a full queue would drop the last line
+	queue.flush() // makes room: a full queue would drop the next line, the last
 	log.Info("stopped")
 	return nil
 }
 
-// serve answers calls until ctx ends, and then lets running requests finish. It applies the loads in its own
-// goroutine, not in Watch's, so that a load that ends after the stop is not logged.
+// serve answers calls until ctx ends, and then lets running requests finish. It applies the loads itself, so
+// that none is logged after it returns.
 func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <-chan Loaded) error {
 	server := &http.Server{
 		Handler:           handler,
@@ -186,10 +185,10 @@ func use(load Loaded, handler *Handler, portAtStart int) {
 type logQueue struct {
 	w       io.Writer
 	lines   chan []byte
-	waiting atomic.Int64 // lines that are neither written nor dropped yet
-	dropped atomic.Int64 // lines whose loss is not logged yet
-	taken   atomic.Int64 // bytes written to w
-	cut     bool         // only the beginning of the last line was written, as on a full disk
+	waiting atomic.Int64              // lines that are neither written nor dropped yet
+	dropped atomic.Int64              // lines whose loss is not logged yet
+	taken   atomic.Pointer[time.Time] // when w last took something, or flush began
+	cut     bool                      // only the beginning of the last line was written, as on a full disk
 }
 
 // Write puts a line into the queue, and never waits.
@@ -217,27 +216,24 @@ func (q *logQueue) writeLines() {
 	}
 }
 
-// writeLine reports whether the line was written, with or without its final newline. After a line that was
-// cut, it writes a newline first, which ends that line.
+// writeLine reports whether the line was written. After a line that was cut, it writes a newline first, which
+// ends that line.
 func (q *logQueue) writeLine(line []byte) bool {
 	if q.cut {
 		line = append([]byte("\n"), line...)
 	}
 	n, _ := q.w.Write(line)
-	q.taken.Add(int64(n))
 	if n > 0 {
+		q.taken.Store(new(time.Now()))
 		q.cut = line[n-1] != '\n'
 	}
-	return n >= len(line)-1
+	return n >= len(line)-1 // a line that lacks only its newline gets that from the next one
 }
 
 // flush waits until all lines are written, or nothing has been for a second.
 func (q *logQueue) flush() {
-	taken, since := q.taken.Load(), time.Now()
-	for q.waiting.Load() > 0 && time.Since(since) < time.Second {
+	q.taken.Store(new(time.Now()))
+	for q.waiting.Load() > 0 && time.Since(*q.taken.Load()) < time.Second {
 		time.Sleep(time.Millisecond)
-		if now := q.taken.Load(); now != taken {
-			taken, since = now, time.Now()
-		}
 	}
 }
