@@ -82,7 +82,7 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	config, calledURL := h.config.Load(), ""
-	if h.token != "" || config.NoAnswerMessage != "" { // else nothing needs it, and it takes a fifth of the time
+	if h.token != "" || config.NoAnswerMessage != "" { // else it is not needed, and takes a fifth of the time
 		calledURL = h.calledURL(r)
 	}
 	if err := h.checkSignature(r, calledURL); err != nil {
@@ -268,7 +268,7 @@ func dialEnded(form url.Values, config *Config) Answer {
 	return answer
 }
 
-// checkSignature returns an error unless Plivo signed the request to calledURL with the token, if there is one.
+// checkSignature returns an error unless Plivo signed the request to calledURL with the token, if any.
 // The form must be parsed. A version 2 signature does not count, since it does not cover the parameters.
 func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 	if h.token == "" {
