@@ -534,14 +534,17 @@ func (n Number) Digits() string {
 	return strconv.FormatUint(^n.inverted, 10)
 }
 
-// Format prints the number masked, such as *******7777, whatever the verb, even %d.
-func (n Number) Format(f fmt.State, _ rune) {
-	masked := "none"
-	if digits := n.Digits(); digits != "" {
-		masked = strings.Repeat("*", len(digits)-4) + digits[len(digits)-4:]
+// String returns the number masked, such as *******7777.
+func (n Number) String() string {
+	if n == (Number{}) {
+		return "none"
 	}
-	_, _ = io.WriteString(f, masked)
+	digits := n.Digits()
+	return strings.Repeat("*", len(digits)-4) + digits[len(digits)-4:]
 }
+
+// Format prints the number masked whatever the verb, even %d.
+func (n Number) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, n.String()) }
 
 func plural(n int, noun string) string {
 	if n != 1 {

@@ -99,9 +99,9 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String()+"\n")
-	details := []any{"call", shown(uuidShape, r.Form.Get("CallUUID")), "from", call.From, "to", call.To}
-	details = append(append(details, answer.details...), "took", time.Since(start))
-	h.log.Log(r.Context(), answer.level, answer.outcome, details...)
+	who := []any{"call", shown(uuidShape, r.Form.Get("CallUUID")), "from", call.From.String(), "to", call.To.String()}
+	h.log.Log(r.Context(), answer.level, answer.outcome,
+		slices.Concat(who, answer.details, []any{"took", time.Since(start)})...)
 }
 
 const (
@@ -220,7 +220,7 @@ func connect(call Call, config *Config, calledURL string) Answer {
 	return Answer{
 		elements: append(speak(config, config.ConnectingMessage), dial),
 		outcome:  "dialling",
-		details:  []any{"caller", pairing.Caller(), "dialled", pairing.Peer},
+		details:  []any{"caller", pairing.Caller(), "dialled", pairing.Peer.String()},
 	}
 }
 
