@@ -73,7 +73,7 @@ type Loaded struct {
 	err    error
 }
 
-// Watch loads the file after each edit and each hangup, and sends the result, until ctx ends.
+// Watch loads the file after each edit and each SIGHUP, and sends the result, until ctx ends.
 func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads chan<- Loaded) {
 	ticks := time.Tick(500 * time.Millisecond) // polling works with every editor and every file system
 	for {
@@ -91,10 +91,10 @@ func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads 
 	}
 }
 
-// Edited reads the file and reports whether to load it: whether, at two looks in a row, it differed from what
-// Load read last. That gives an editor half a second to finish writing; a slower write is loaded unfinished,
-// reported as broken, and loaded again. Contents are compared: cp -p and tar preserve the time stamp, and a
-// changed number leaves the size as it was.
+// Edited reads the file and reports whether to load it: that is, if it differed from what Load read last at
+// two looks in a row. That gives an editor half a second to finish writing; a slower write is loaded
+// unfinished, reported as broken, and loaded again. Contents are compared: cp -p and tar preserve the time
+// stamp, and a changed number leaves the size as it was.
 func (f *ConfigFile) Edited() bool {
 	found, _ := f.read(io.Discard)
 	differed := f.differed
@@ -117,7 +117,7 @@ func (f *ConfigFile) Load() (*Config, error) {
 // read copies the file to w. What it found is a hash of the content, or the error: so a file that vanishes or
 // becomes unreadable counts as edited, once.
 func (f *ConfigFile) read(w io.Writer) (found string, err error) {
-	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would wait for its writer
+	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would wait for a writer
 	if err != nil {
 		return err.Error(), err
 	}
@@ -148,15 +148,16 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 			return nil, fmt.Errorf("%s:%d: not plain text in UTF-8: save it again as UTF-8", name, line)
 		}
 	}
-	// Decoding into nothing checks the syntax only. The types are left to p.
+	// Decoding into nothing checks the syntax only. The types are left to the parser.
 	if bad, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, new(struct{}))); ok {
 		at, text := syntaxProblem(data, bad)
 		line := 1 + bytes.Count(data[:at], []byte("\n"))
 		column := 1 + utf8.RuneCount(data[bytes.LastIndexByte(data[:at], '\n')+1:at])
 		return nil, fmt.Errorf("%s:%d:%d: %s", name, line, column, text)
 	}
-	// A key takes far more memory than its bytes in the file. Plivo numbers and pairings take 13 bytes per
-	// colon at least, as in "1234567":{}, with its comma; the constant leaves room for texts.
+	// A key takes far more memory than its bytes in the file, so the keys are limited, by counting colons.
+	// Plivo numbers and pairings take at least 13 bytes per colon, as in "1234567":{}, with its comma; the
+	// 50,000 are for colons in texts.
 	if bytes.Count(data, []byte(":")) > len(data)/13+50_000 {
 		return nil, fmt.Errorf("%s: too many keys to be pairings: put the file with the pairings there", name)
 	}
@@ -177,7 +178,7 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 	return nil, errors.Join(problems...)
 }
 
-// A parser makes a Config of data, which is valid JSON, and collects what is wrong.
+// A parser makes a Config from data, which is valid JSON, and collects what is wrong.
 type parser struct {
 	data       []byte
 	json       *json.Decoder    // of data
@@ -282,7 +283,7 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 }
 
 // number reads a phone number as people write it; Number{} if it isn't one. Ten digits without + are refused:
-// the country code may be missing, and then their first digits would be taken for another country's.
+// the country code may be missing, and then the first digits would be taken for another country's code.
 func (p *parser) number(line int32, what string, value any) Number {
 	text, isText := value.(string)
 	if !isText {
@@ -322,7 +323,7 @@ func (p *parser) message(m member, name string) string {
 	return text
 }
 
-// language reads one of the languages in which Plivo has a woman's voice, its default. Given any other, Plivo
+// language reads one of the languages in which Plivo has its default voice, a woman's. Given any other, Plivo
 // drops the whole answer.
 func (p *parser) language(m member) string {
 	const languages = "arb cmn-CN cy-GB da-DK de-DE en-AU en-GB en-IN en-US es-ES es-MX es-US fr-CA fr-FR " +
@@ -335,9 +336,9 @@ func (p *parser) language(m member) string {
 }
 
 // section returns the members of an object that has only these keys, each once.
-func (p *parser) section(m member, name, form string, keys ...string) map[string]member {
+func (p *parser) section(m member, name, example string, keys ...string) map[string]member {
 	members := map[string]member{}
-	for _, setting := range p.object(m, name, form, keys) {
+	for _, setting := range p.object(m, name, example, keys) {
 		first, again := members[setting.key]
 		switch {
 		case !slices.Contains(keys, setting.key):
@@ -353,18 +354,18 @@ func (p *parser) section(m member, name, form string, keys ...string) map[string
 	return members
 }
 
-// object returns the members of an object; none if it is not given. A section of the file that stands among
-// them, and is not in keys, shows that a closing brace may be missing before it: that is reported, and only
-// the members before it are returned. keys is nil for a map of phone numbers.
-func (p *parser) object(m member, name, form string, keys []string) []member {
+// object returns the members of an object; none if it is not given. If one of them has the key of a section
+// of the file, and keys does not list it, a closing brace may be missing before it: that is reported, and
+// only the members before it are returned. keys is nil for a map of phone numbers.
+func (p *parser) object(m member, name, example string, keys []string) []member {
 	members, isObject := m.value.([]member)
 	if m.given() && !isObject {
-		p.problem(m.line, "%s must be an object such as %s", name, form)
+		p.problem(m.line, "%s must be an object such as %s", name, example)
 	}
 	for i, inner := range members {
 		if slices.Contains(sections, inner.key) && !slices.Contains(keys, inner.key) {
 			p.problem(inner.line, "%s is inside %s, which is an object such as %s: if a closing brace is "+
-				"missing, add it before this", inner.key, name, form)
+				"missing, add it before this", inner.key, name, example)
 			return members[:i]
 		}
 	}
@@ -391,7 +392,7 @@ func (p *parser) value() any {
 			end := int(p.json.InputOffset())
 			p.line += int32(bytes.Count(p.data[p.counted:end], []byte("\n")))
 			p.counted = end
-			line := p.line // p.value moves on
+			line := p.line // before p.value changes it
 			members = append(members, member{key: key.(string), line: line, value: p.value()})
 		}
 		_, _ = p.json.Token() // the closing brace
@@ -405,8 +406,8 @@ func (p *parser) value() any {
 	return token
 }
 
-// syntaxProblem says where data stops being JSON, and what was found and what is allowed there, which is true
-// whatever the mistake was. It suggests a remedy only where the mistake is certain.
+// syntaxProblem says where data stops being JSON, what was found there and what is allowed. That much is true
+// whatever the mistake was; it suggests a remedy only where the mistake is certain.
 func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 	at, place := syntaxPlace(data, bad)
 	char, _ := utf8.DecodeRune(data[at:])
@@ -441,14 +442,15 @@ func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
 	if strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char) {
 		text += `; the double quote of JSON is the straight " (U+0022)`
 	}
+	// data[at-1] exists, since data begins with {.
 	beginsNumber := place == "looking for beginning of value" && strings.ContainsRune("+-.", char)
-	if beginsNumber || unicode.IsDigit(char) || unicode.IsDigit(rune(data[at-1])) { // at > begin
+	if beginsNumber || unicode.IsDigit(char) || unicode.IsDigit(rune(data[at-1])) {
 		text += "; a whole number has digits only, without 0 in front; a phone number stands in double quotes"
 	}
 	return at, text
 }
 
-// What is allowed at each place, keyed by encoding/json's words for it.
+// What is allowed at each place, keyed by encoding/json's words for it, or by "after a comma", which is ours.
 var expected = map[string]string{
 	"looking for beginning of object key string": "a key in double quotes or a closing brace",
 	"after a comma":                  "a key in double quotes",
@@ -458,7 +460,8 @@ var expected = map[string]string{
 	"after array element":            "a comma or a closing bracket (pairs stand in braces)",
 }
 
-// syntaxPlace returns where data stops being JSON, and encoding/json's words for that place, as in expected.
+// syntaxPlace returns where data stops being JSON, and a name for that place: a key of expected, "in escape",
+// "in string", "after top-level value", or "" at the end.
 func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 	reason := bad.Error() // such as: invalid character 'x' after object key
 	if strings.HasPrefix(reason, "unexpected end") {
@@ -480,7 +483,7 @@ func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 		return at, "in string"
 	case strings.HasSuffix(place, "object key string") && bytes.HasSuffix(before, []byte(",")):
 		return at, "after a comma"
-	case expected[place] == "" && place != "after top-level value": // other words: in a number, true…
+	case expected[place] == "" && place != "after top-level value": // inside a number, true, …
 		const letters = "truefalsn+-.eE0123456789" // all that a number, true, false and null consist of
 		return len(bytes.TrimRight(data[:at], letters)), "looking for beginning of value"
 	}

@@ -28,7 +28,7 @@ type Handler struct {
 }
 
 // NewHandler checks PLIVO_AUTH_TOKEN and PUBLIC_URL, each of which may be "". PUBLIC_URL is what comes before
-// /handleincoming/ in the URL that Plivo calls. The caller stores a Config.
+// /handleincoming/ in the URL that Plivo calls. A Config must be stored in config before it serves.
 func NewHandler(token, publicURL string, log *slog.Logger) (*Handler, error) {
 	token, publicURL = strings.TrimSpace(token), strings.TrimSpace(publicURL)
 	base := ""
@@ -73,8 +73,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// incoming answers a request to the answer URL: it reads the form, makes sure that Plivo sent it, decides
-// what happens with the call, and says so in XML.
+// incoming answers a request to the answer URL: it reads the form, checks the signature, decides what
+// happens with the call, and says so in XML.
 func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	if status, err := readForm(r); err != nil {
@@ -82,7 +82,7 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	config, calledURL := h.config.Load(), ""
-	if h.token != "" || config.NoAnswerMessage != "" { // else it is not needed, and takes a fifth of the time
+	if h.token != "" || config.NoAnswerMessage != "" { // else not needed, and it takes a fifth more time
 		calledURL = h.calledURL(r)
 	}
 	if err := h.checkSignature(r, calledURL); err != nil {
@@ -99,7 +99,8 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String()+"\n")
-	who := []any{"call", shown(uuidShape, r.Form.Get("CallUUID")), "from", call.From.String(), "to", call.To.String()}
+	uuid := shown(uuidShape, r.Form.Get("CallUUID"))
+	who := []any{"call", uuid, "from", call.From.String(), "to", call.To.String()}
 	h.log.Log(r.Context(), answer.level, answer.outcome,
 		slices.Concat(who, answer.details, []any{"took", time.Since(start)})...)
 }
@@ -158,13 +159,13 @@ type Answer struct {
 }
 
 // Decide returns the answer to a request, or an error if the request does not describe a call. Plivo also
-// reports here that a call has ended, since its hangup_url defaults to the answer URL. calledURL matters only
-// with a NoAnswerMessage: Plivo calls it again when the Dial ends. It is "" if the Host was malformed.
+// reports here that a call has ended, since its hangup_url defaults to the answer URL. calledURL is used only
+// with a NoAnswerMessage: Plivo requests it again when the Dial ends. It is "" then for a malformed Host.
 func Decide(call Call, config *Config, calledURL string) (Answer, error) {
 	form, event := call.form, call.form.Get("Event")
 	causeName, cause := form.Get("HangupCauseName"), form.Get("HangupCause")
 	switch {
-	case event != "Hangup" && reportsDial(form):
+	case event != "Hangup" && reportsDial(form): // the report of a hangup may have Dial parameters, too
 		return dialEnded(form, config), nil
 	case event == "Hangup" || event == "" && causeName+cause != "": // a report may lack Event
 		return Answer{outcome: "call ended", details: []any{
@@ -255,7 +256,7 @@ func reportsDial(form url.Values) bool {
 	return strings.HasPrefix(form.Get("Event"), "Dial")
 }
 
-// dialEnded tells the caller that nobody answered, unless they have talked or the caller gave up.
+// dialEnded tells the caller that nobody answered, unless the two have talked or the caller gave up.
 func dialEnded(form url.Values, config *Config) Answer {
 	status, cause := form.Get("DialStatus"), form.Get("DialHangupCause")
 	answer := Answer{outcome: "dial ended", details: []any{
@@ -274,7 +275,7 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 	if h.token == "" {
 		return nil
 	}
-	// Ma is the signature by the main account's token.
+	// Ma stands for main account: that signature is made with its token.
 	given := slices.Concat(r.Header["X-Plivo-Signature-V3"], r.Header["X-Plivo-Signature-Ma-V3"])
 	nonce := r.Header.Get("X-Plivo-Signature-V3-Nonce")
 	if len(given) == 0 || nonce == "" {
@@ -292,7 +293,8 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 			posted[name] = values[0]
 		}
 	}
-	// Encode the query anew: plivo-go parses this URL, and would take a raw # in it for a fragment.
+	// Encode the query anew: plivo-go parses this URL, and would take a raw # in it for a fragment. Without a
+	// query, it drops the question mark.
 	uri := calledURL + "?" + r.URL.Query().Encode()
 	want := plivo.ComputeSignatureV3(h.token, uri, r.Method, nonce, posted)
 	for signature := range strings.SplitSeq(strings.Join(given, ","), ",") {
@@ -335,7 +337,8 @@ func joinURL(scheme, host, path string) string {
 	return base + path
 }
 
-// The shapes of what comes from outside, most of it for the log. A path has at most four digits.
+// The shapes of what comes from outside, most of it for the log. More than four digits in a path might be a
+// phone number.
 var (
 	tokenShape   = regexp.MustCompile(`^[A-Za-z0-9+/=_-]+$`)
 	uuidShape    = regexp.MustCompile(`^[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}$`)
@@ -348,7 +351,7 @@ var (
 		`([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?$`)
 )
 
-// shown returns the first of the texts that has the shape, for the log: others might be a number.
+// shown returns the first of the texts that has the shape, for the log: any other might be a phone number.
 func shown(shape *regexp.Regexp, texts ...string) string {
 	result := "none"
 	for _, text := range texts {

@@ -32,7 +32,7 @@ import (
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr)) }
 
-// run is the whole program. It returns the exit status: 0 stopped or checked, 1 failed, 2 wrong usage.
+// run is the whole program. It returns the exit status: 0 stopped, checked or -help, 1 failed, 2 wrong usage.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("number-masking", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -92,8 +92,8 @@ func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, s
 	debug.FreeOSMemory() // loading took several times the size of the file
 	port := config.Port
 	if text := getenv("PORT"); text != "" {
-		port, err = strconv.Atoi(text)
-		if err != nil || port < 1 || port > 65535 {
+		port, _ = strconv.Atoi(text) // 0 if it is no number
+		if port < 1 || port > 65535 {
 			return errors.New("PORT in the environment must be a number from 1 to 65535: correct or unset it")
 		}
 	}
@@ -120,12 +120,12 @@ func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, s
 		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone on this machine can ask who is paired with whom; " +
 			"a tunnel or proxy on this machine lets everyone in: set the token before you open one")
 	}
-	loads := make(chan Loaded, 1) // buffered, so that a load that ends after serve does not block
+	loads := make(chan Loaded, 1) // buffered, so that Watch can send one that serve no longer takes
 	go file.Watch(ctx, hangups, loads)
 	if err := serve(ctx, listener, handler, loads); err != nil {
 		return err
 	}
-	queue.flush() // makes room: a full queue would drop the next line, the last
+	queue.flush() // makes room: a full queue would drop the next line, which is the last
 	log.Info("stopped")
 	return nil
 }
@@ -230,7 +230,7 @@ func (q *logQueue) writeLine(line []byte) bool {
 	return n >= len(line)-1 // a line that lacks only its newline gets that from the next one
 }
 
-// flush waits until all lines are written, or nothing has been for a second.
+// flush waits until all lines are written, or until nothing has been written for a second.
 func (q *logQueue) flush() {
 	q.taken.Store(new(time.Now()))
 	for q.waiting.Load() > 0 && time.Since(*q.taken.Load()) < time.Second {
