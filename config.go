@@ -114,8 +114,8 @@ func (f *ConfigFile) Load() (*Config, error) {
 	return ParseConfig(f.path, data.Bytes())
 }
 
-// read copies the file to w. What it found is a hash of the content, or the error: so a file that vanishes or
-// becomes unreadable counts as edited, once.
+// read copies the file to w. What it found is a hash of the content and the error, so that a file that
+// vanishes or becomes unreadable counts as edited, once.
 func (f *ConfigFile) read(w io.Writer) (found string, err error) {
 	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would wait for a writer
 	if err != nil {
@@ -483,7 +483,7 @@ func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
 		return at, "in string"
 	case strings.HasSuffix(place, "object key string") && bytes.HasSuffix(before, []byte(",")):
 		return at, "after a comma"
-	case expected[place] == "" && place != "after top-level value": // inside a number, true, …
+	case expected[place] == "" && place != "after top-level value": // in a number, true or null
 		const letters = "truefalsn+-.eE0123456789" // all that a number, true, false and null consist of
 		return len(bytes.TrimRight(data[:at], letters)), "looking for beginning of value"
 	}
