@@ -91,7 +91,7 @@ func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, s
 	handler.config.Store(config)
 	debug.FreeOSMemory() // loading took several times the size of the file
 	port := config.Port
-	if text := getenv("PORT"); text != "" {
+	if text := strings.TrimSpace(getenv("PORT")); text != "" {
 		port, _ = strconv.Atoi(text) // 0 if it is no number
 		if port < 1 || port > 65535 {
 			return errors.New("PORT in the environment must be a number from 1 to 65535: correct or unset it")
@@ -185,10 +185,9 @@ func use(load Loaded, handler *Handler, portAtStart int) {
 type logQueue struct {
 	w       io.Writer
 	lines   chan []byte
-	waiting atomic.Int64              // lines that are neither written nor dropped yet
-	dropped atomic.Int64              // lines whose loss is not logged yet
-	taken   atomic.Pointer[time.Time] // when w last took something, or flush began
-	cut     bool                      // only the beginning of the last line was written, as on a full disk
+	waiting atomic.Int64 // lines that are neither written nor dropped yet
+	dropped atomic.Int64 // lines whose loss is not logged yet
+	cut     bool         // only the beginning of the last line was written, as on a full disk
 }
 
 // Write puts a line into the queue, and never waits.
@@ -224,16 +223,18 @@ func (q *logQueue) writeLine(line []byte) bool {
 	}
 	n, _ := q.w.Write(line)
 	if n > 0 {
-		q.taken.Store(new(time.Now()))
 		q.cut = line[n-1] != '\n'
 	}
 	return n >= len(line)-1 // a line that lacks only its newline gets that from the next one
 }
 
-// flush waits until all lines are written, or until nothing has been written for a second.
+// flush waits until all lines are written, or until for a second none has been.
 func (q *logQueue) flush() {
-	q.taken.Store(new(time.Now()))
-	for q.waiting.Load() > 0 && time.Since(*q.taken.Load()) < time.Second {
+	least, since := q.waiting.Load(), time.Now()
+	for least > 0 && time.Since(since) < time.Second {
 		time.Sleep(time.Millisecond)
+		if waiting := q.waiting.Load(); waiting < least {
+			least, since = waiting, time.Now()
+		}
 	}
 }
