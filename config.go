@@ -1,13 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -21,14 +22,15 @@ import (
 
 // A Config is what config.json says. It has been checked, so it can't be ambiguous, and it never changes.
 type Config struct {
-	Port                 int    // TCP port to listen on, 1 to 65535
-	UnknownCallerMessage string // spoken before hanging up; "" rejects the call unanswered
-	ConnectingMessage    string // spoken before dialling; "" says nothing
-	NoAnswerMessage      string // spoken if the other phone is not picked up; "" ends the call
-	Language             string // of the messages, such as de-DE; "" leaves it to Plivo
-	RingTimeout          *int   // seconds, 1 to 86400; nil leaves it to Plivo
-	TimeLimit            *int   // seconds, 1 to 86400; nil leaves it to Plivo
-	Pairings             int    // how many there are
+	Port                 int     // TCP port to listen on, 1 to 65535
+	UnknownCallerMessage string  // spoken before hanging up; "" rejects the call unanswered
+	ConnectingMessage    string  // spoken before dialling; "" says nothing
+	NoAnswerMessage      string  // spoken if the other phone is not picked up; "" ends the call
+	AcceptMessage        string  // spoken to whoever picks up, who then presses 1; "" connects at once
+	Language             *string // of the messages, such as de-DE; nil leaves it to Plivo
+	RingTimeout          *int    // seconds, 1 to 86400; nil leaves it to Plivo
+	TimeLimit            *int    // seconds, 1 to 86400; nil leaves it to Plivo
+	Pairings             int     // how many there are
 
 	customerAgentMap Lookup            // for calls to each Plivo number that plivoNumbers does not list
 	plivoNumbers     map[Number]Lookup // Plivo number → its own pairings
@@ -41,7 +43,7 @@ type Lookup map[Number]Pairing
 type Pairing struct {
 	Peer    Number // the other one, whose phone will ring
 	byAgent bool   // the caller is the agent
-	line    int32  // in the file, for messages
+	at      int32  // where the caller stands in the file, for messages
 }
 
 // Caller says what the caller is in the pairing: customer or agent.
@@ -62,9 +64,10 @@ func (c *Config) Serving(plivoNumber Number) (pairings Lookup, listed bool) {
 
 // A ConfigFile is the file that a Config is loaded from.
 type ConfigFile struct {
-	path     string
-	tried    string // what Load found when it last read the file
-	differed bool   // the previous look differed from tried
+	path  string
+	tried string // what read found when the file was last loaded
+	seen  string // what read found last
+	edits int    // how many looks in a row have found something other than tried
 }
 
 // Loaded is the result of loading the file: a Config, or the reason why there is none.
@@ -77,53 +80,62 @@ type Loaded struct {
 func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads chan<- Loaded) {
 	ticks := time.Tick(500 * time.Millisecond) // polling works with every editor and every file system
 	for {
+		var loaded Loaded
 		select {
 		case <-ctx.Done():
 			return
 		case <-hangups:
+			loaded.config, loaded.err = f.Load()
 		case <-ticks:
-			if !f.Edited() {
-				continue
-			}
+			loaded.config, loaded.err = f.LoadEdit()
 		}
-		config, err := f.Load()
-		loads <- Loaded{config, err}
+		if loaded != (Loaded{}) {
+			loads <- loaded
+		}
 	}
 }
 
-// Edited reads the file and reports whether to load it: that is, if it differed from what Load read last at
-// two looks in a row. That gives an editor half a second to finish writing; a slower write is loaded
-// unfinished, reported as broken, and loaded again. Contents are compared: cp -p and tar preserve the time
-// stamp, and a changed number leaves the size as it was.
-func (f *ConfigFile) Edited() bool {
-	found, _ := f.read(io.Discard)
-	differed := f.differed
-	f.differed = found != f.tried
-	return differed && f.differed
+// LoadEdit looks at the file, and loads it if it has been edited; if not, it returns nil, nil. It waits until
+// two looks in a row find the same, since a number that is being written may be a stranger's, but for no more
+// than ten looks. It compares contents: cp -p and tar preserve the time stamp, and a changed number leaves
+// the size as it was.
+func (f *ConfigFile) LoadEdit() (*Config, error) {
+	content, found, err := f.read(f.edits > 0) // the first look that finds an edit never loads it
+	settled := found == f.seen
+	f.seen = found
+	if found == f.tried {
+		f.edits = 0
+		return nil, nil
+	}
+	if f.edits++; !settled && f.edits <= 10 {
+		return nil, nil
+	}
+	return f.parse(content, found, err)
 }
 
 // Load reads and checks the file. The error has one problem a line, and never shows a phone number.
-func (f *ConfigFile) Load() (*Config, error) {
-	var data bytes.Buffer
-	found, err := f.read(&data)
-	f.tried, f.differed = found, false
+func (f *ConfigFile) Load() (*Config, error) { return f.parse(f.read(true)) }
+
+func (f *ConfigFile) parse(content, found string, err error) (*Config, error) {
+	f.tried, f.seen, f.edits = found, found, 0
 	if err != nil {
 		return nil, fmt.Errorf("%w: put a file there that the server's user can read, "+
 			"or name another with -config", err)
 	}
-	return ParseConfig(f.path, data.Bytes())
+	return ParseConfig(f.path, content)
 }
 
-// read copies the file to w. What it found is a hash of the content and the error, so that a file that
-// vanishes or becomes unreadable counts as edited, once.
-func (f *ConfigFile) read(w io.Writer) (found string, err error) {
+// read reads the file, and returns its content if that is to be kept. What it found is a hash of the content
+// and the error, so that a file that vanishes or becomes unreadable counts as edited, once.
+func (f *ConfigFile) read(keep bool) (content, found string, err error) {
 	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would wait for a writer
 	if err != nil {
-		return err.Error(), err
+		return "", err.Error(), err
 	}
 	defer file.Close()
 	const limit = 64 << 20 // bytes; a million pairings take 33 MB
-	hash := sha256.New()
+	hash, kept := sha256.New(), new(strings.Builder)
+	w := io.Writer(hash)
 	info, err := file.Stat()
 	switch {
 	case err != nil:
@@ -132,45 +144,27 @@ func (f *ConfigFile) read(w io.Writer) (found string, err error) {
 	case info.Size() > limit:
 		err = fmt.Errorf("%s is larger than %d MB, too large for pairings", f.path, limit>>20)
 	default:
-		_, err = io.Copy(io.MultiWriter(hash, w), io.LimitReader(file, limit)) // as it may have grown since
+		if keep {
+			kept.Grow(int(info.Size()))
+			w = io.MultiWriter(hash, kept)
+		}
+		_, err = io.Copy(w, io.LimitReader(file, limit)) // as it may have grown since
 	}
-	return fmt.Sprint(hash.Sum(nil), err), err
+	return kept.String(), fmt.Sprint(hash.Sum(nil), err), err
 }
 
-// ParseConfig checks data, the content of the file called name. The error has one problem per line, such as
-// "config.json:LINE: what is wrong and what to do", or LINE:COLUMN if data is not JSON.
-func ParseConfig(name string, data []byte) (*Config, error) {
-	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // Windows editors begin files with it
-	line := 0
-	for text := range bytes.Lines(data) {
-		line++
-		if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
-			return nil, fmt.Errorf("%s:%d: not plain text in UTF-8: save it again as UTF-8", name, line)
-		}
-	}
-	// Decoding into nothing checks the syntax only. The types are left to the parser.
-	if bad, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, new(struct{}))); ok {
-		at, text := syntaxProblem(data, bad)
-		line := 1 + bytes.Count(data[:at], []byte("\n"))
-		column := 1 + utf8.RuneCount(data[bytes.LastIndexByte(data[:at], '\n')+1:at])
-		return nil, fmt.Errorf("%s:%d:%d: %s", name, line, column, text)
-	}
-	// A key takes far more memory than its bytes in the file, so the keys are limited, by counting colons.
-	// Plivo numbers and pairings take at least 13 bytes per colon, as in "1234567":{}, with its comma; the
-	// 50,000 are for colons in texts.
-	if bytes.Count(data, []byte(":")) > len(data)/13+50_000 {
-		return nil, fmt.Errorf("%s: too many keys to be pairings: put the file with the pairings there", name)
-	}
-	p := &parser{data: data, json: json.NewDecoder(bytes.NewReader(data)), line: 1}
-	p.json.UseNumber()
-	config := p.config(member{line: 1, value: p.value()})
+// ParseConfig checks data, the content of the file called name. The error has one problem a line, such as
+// "config.json:LINE:COLUMN: what is wrong and what to do"; if data is not JSON, the first such place only.
+func ParseConfig(name, data string) (*Config, error) {
+	data = strings.TrimPrefix(data, "\uFEFF") // Windows editors begin files with it
+	p := &parser{data: data}
+	config := p.config()
 	if p.found == 0 {
 		return config, nil
 	}
-	slices.SortStableFunc(p.problems, func(a, b problem) int { return int(a.line - b.line) })
 	var problems []error
 	for _, problem := range p.problems {
-		problems = append(problems, fmt.Errorf("%s:%d: %s", name, problem.line, problem.text))
+		problems = append(problems, fmt.Errorf("%s:%s: %s", name, p.place(problem.at), problem.text))
 	}
 	if more := p.found - len(problems); more > 0 {
 		problems = append(problems, fmt.Errorf("%s: %s", name, plural(more, "more problem")))
@@ -178,316 +172,392 @@ func ParseConfig(name string, data []byte) (*Config, error) {
 	return nil, errors.Join(problems...)
 }
 
-// A parser makes a Config from data, which is valid JSON, and collects what is wrong.
+// A parser reads a Config from front to back, and collects what is wrong. It reads JSON itself, since
+// encoding/json tells neither where a key stands nor that it is doubled, nor what may stand where JSON ends.
 type parser struct {
-	data       []byte
-	json       *json.Decoder    // of data
-	counted    int              // bytes of data whose lines are counted
-	line       int32            // of the last key
-	plivoLines map[Number]int32 // the Plivo numbers that the file lists, and their lines
-	problems   []problem        // the first 20 found
-	found      int              // problems in all
+	data         string         // the content of the file
+	at           int            // how far it has been read, in bytes
+	stopped      bool           // where data is not JSON; that is the only problem then
+	plivoNumbers map[Number]int // where the file lists them
+	problems     []problem      // the first 20, in the order of the file
+	found        int            // how many there are in all
 }
 
 type problem struct {
-	line int32
+	at   int // in bytes
 	text string
 }
 
-func (p *parser) problem(line int32, format string, args ...any) {
-	if p.found++; p.found <= 20 {
-		p.problems = append(p.problems, problem{line, fmt.Sprintf(format, args...)})
+func (p *parser) problem(at int, format string, args ...any) {
+	if p.stopped {
+		return
 	}
+	const limit = 20
+	p.found++
+	if len(p.problems) < limit || at < p.problems[limit-1].at {
+		p.problems = append(p.problems, problem{at, fmt.Sprintf(format, args...)})
+		slices.SortStableFunc(p.problems, func(a, b problem) int { return a.at - b.at })
+		p.problems = p.problems[:min(limit, len(p.problems))]
+	}
+}
+
+// A place in the file is all that stands before it. It prints as LINE:COLUMN, both from 1.
+type place string
+
+// place takes no time before it is printed, which few are.
+func (p *parser) place(at int) place { return place(p.data[:at]) }
+
+func (before place) String() string {
+	line := strings.Count(string(before), "\n") + 1
+	column := utf8.RuneCountInString(string(before[strings.LastIndexByte(string(before), '\n')+1:])) + 1
+	return fmt.Sprintf("%d:%d", line, column)
 }
 
 var sections = []string{"app", "call", "customerAgentMap", "plivoNumbers"}
 
-func (p *parser) config(root member) *Config {
-	file := p.section(root, "the file", `{ "customerAgentMap": { "CUSTOMER": "AGENT" } }`, sections...)
-	app := p.section(file["app"], "app", `{ "port": 5000 }`, "port")
-	call := p.section(file["call"], "call", `{ "ringTimeout": 30 }`, "unknownCallerMessage",
-		"connectingMessage", "noAnswerMessage", "language", "ringTimeout", "timeLimit")
-	config := &Config{
-		Port:                 *p.integer(app["port"], "app.port", 65535, new(5000)),
-		UnknownCallerMessage: p.message(call["unknownCallerMessage"], "call.unknownCallerMessage"),
-		ConnectingMessage:    p.message(call["connectingMessage"], "call.connectingMessage"),
-		NoAnswerMessage:      p.message(call["noAnswerMessage"], "call.noAnswerMessage"),
-		Language:             p.language(call["language"]),
-		RingTimeout:          p.integer(call["ringTimeout"], "call.ringTimeout", 86400, nil),
-		TimeLimit:            p.integer(call["timeLimit"], "call.timeLimit", 86400, nil),
-		plivoNumbers:         map[Number]Lookup{},
+func (p *parser) config() *Config {
+	c := &Config{Port: 5000}
+	const example = `{ "customerAgentMap": { "CUSTOMER": "AGENT" } }`
+	if p.next() != '{' {
+		p.unexpected("the file must begin with {, as in " + example)
 	}
-	p.plivoLines = map[Number]int32{}
-	maps := p.object(file["plivoNumbers"], "plivoNumbers", `{ "PLIVO NUMBER": { "CUSTOMER": "AGENT" } }`, nil)
-	for _, entry := range maps { // all keys first, since no customer or agent may be one of them
-		number := p.number(entry.line, "Plivo number", entry.key)
-		if first, again := p.plivoLines[number]; again && number != (Number{}) {
-			p.problem(entry.line, "the Plivo number is already on line %d: put all its pairings there", first)
+	for _, section := range p.object("the file", example, sections...) {
+		switch section {
+		case "app":
+			for range p.object("app", `{ "port": 5000 }`, "port") {
+				c.Port = p.integer("app.port", 65535)
+			}
+		case "call":
+			p.call(c)
+		case "customerAgentMap":
+			c.customerAgentMap = p.pairings(section)
+		case "plivoNumbers":
+			c.plivoNumbers, p.plivoNumbers = map[Number]Lookup{}, map[Number]int{}
+			for at, key := range p.object(section, `{ "PLIVO NUMBER": { "CUSTOMER": "AGENT" } }`) {
+				number := p.number(at, "Plivo number", key)
+				if first, again := p.plivoNumbers[number]; again && number != (Number{}) {
+					p.problem(at, "the Plivo number is already at %s: correct one, "+
+						"or put all pairings of both there", p.place(first))
+				}
+				p.plivoNumbers[number] = at
+				c.plivoNumbers[number] = p.pairings("a Plivo number")
+			}
 		}
-		p.plivoLines[number] = entry.line
 	}
-	config.customerAgentMap = p.pairings(file["customerAgentMap"], "customerAgentMap")
-	config.Pairings = len(config.customerAgentMap) / 2
-	for _, entry := range maps {
-		number, _ := ParseNumber(entry.key) // if it is none, that has been reported
-		config.plivoNumbers[number] = p.pairings(entry, "a Plivo number")
-		config.Pairings += len(config.plivoNumbers[number]) / 2
+	if p.next() != 0 {
+		p.unexpected("nothing may follow the brace that closes the file: pairings belong before it, " +
+			"and those of two files into one map")
 	}
-	if p.found == 0 && !file["customerAgentMap"].given() && !file["plivoNumbers"].given() {
-		p.problem(1, `no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`)
+	if p.found == 0 && c.customerAgentMap == nil && c.plivoNumbers == nil {
+		p.problem(0, `no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`)
 	}
-	return config
+	p.finish(c)
+	return c
+}
+
+func (p *parser) call(c *Config) {
+	for _, key := range p.object("call", `{ "ringTimeout": 30 }`, "unknownCallerMessage", "connectingMessage",
+		"noAnswerMessage", "acceptMessage", "language", "ringTimeout", "timeLimit") {
+		switch key {
+		case "unknownCallerMessage":
+			c.UnknownCallerMessage = p.message("call." + key)
+		case "connectingMessage":
+			c.ConnectingMessage = p.message("call." + key)
+		case "noAnswerMessage":
+			c.NoAnswerMessage = p.message("call." + key)
+		case "acceptMessage":
+			c.AcceptMessage = p.message("call." + key)
+		case "language":
+			c.Language = new(p.language())
+		case "ringTimeout":
+			c.RingTimeout = new(p.integer("call."+key, 86400))
+		case "timeLimit":
+			c.TimeLimit = new(p.integer("call."+key, 86400))
+		}
+	}
 }
 
 // pairings reads a map from customers to agents.
-func (p *parser) pairings(m member, name string) Lookup {
-	lookup, told := Lookup{}, false
-	for _, pair := range p.object(m, name, `{ "CUSTOMER": "AGENT" }`, nil) {
-		if !strings.ContainsFunc(pair.key, unicode.IsDigit) {
-			if !told { // once: { "customer": …, "agent": … } has two such keys
-				p.problem(pair.line, `a key is not a phone number: write pairings as { "CUSTOMER": "AGENT" }`)
-				told = true
-			}
+func (p *parser) pairings(name string) Lookup {
+	lookup := Lookup{}
+	for at, key := range p.object(name, `{ "CUSTOMER": "AGENT" }`) {
+		customer := p.number(at, "customer", key)
+		agentAt, text, isText := p.value()
+		if !isText {
+			p.problem(agentAt, "the agent must be one phone number in double quotes; "+
+				"a Plivo number with its pairings belongs directly inside plivoNumbers")
 			continue
 		}
-		customer, agent := p.number(pair.line, "customer", pair.key), p.number(pair.line, "agent", pair.value)
+		agent := p.number(agentAt, "agent", text)
 		first, again := lookup[customer]
 		switch {
 		case customer == Number{} || agent == Number{}: // already reported
 		case customer == agent:
-			p.problem(pair.line, "the customer is paired with itself: write the agent's number after it")
+			p.problem(agentAt, "the customer is paired with itself: write the agent's number here")
 		case again && first.Peer == agent:
-			p.problem(pair.line, "the same pairing is already on line %d: remove one of the two", first.line)
+			p.problem(at, "the same pairing is already at %s: remove one of the two", p.place(int(first.at)))
 		default:
-			p.add(lookup, customer, Pairing{Peer: agent, line: pair.line})
-			p.add(lookup, agent, Pairing{Peer: customer, line: pair.line, byAgent: true})
+			p.add(lookup, customer, Pairing{Peer: agent, at: int32(at)})
+			p.add(lookup, agent, Pairing{Peer: customer, at: int32(agentAt), byAgent: true})
 		}
 	}
 	return lookup
 }
 
 func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
-	first, taken := lookup[caller]
-	_, isPlivoNumber := p.plivoLines[caller]
-	switch {
-	case isPlivoNumber:
-		p.problem(pairing.line, "the %s is also a Plivo number, and can't be a person's phone: correct one",
-			pairing.Caller())
-	case taken:
-		p.problem(pairing.line, "the %s is already the %s on line %d, and only one phone can ring: "+
+	if first, taken := lookup[caller]; taken {
+		p.problem(int(pairing.at), "the %s is already the %s at %s, and only one phone can ring: "+
 			"correct one, or give each its own Plivo number in plivoNumbers",
-			pairing.Caller(), first.Caller(), first.line)
-	default:
-		lookup[caller] = pairing
+			pairing.Caller(), first.Caller(), p.place(int(first.at)))
+		return
+	}
+	lookup[caller] = pairing
+}
+
+// finish counts the pairings, and checks that nobody in them has a Plivo number, which would dial itself.
+func (p *parser) finish(c *Config) {
+	for _, lookup := range slices.AppendSeq([]Lookup{c.customerAgentMap}, maps.Values(c.plivoNumbers)) {
+		c.Pairings += len(lookup) / 2
+		for caller, pairing := range lookup {
+			if _, listed := p.plivoNumbers[caller]; listed {
+				p.problem(int(pairing.at), "the %s is also a Plivo number, and can't be a person's phone: "+
+					"correct one", pairing.Caller())
+			}
+		}
 	}
 }
 
-// number reads a phone number as people write it; Number{} if it isn't one. Ten digits without + are refused:
-// the country code may be missing, and then the first digits would be taken for another country's code.
-func (p *parser) number(line int32, what string, value any) Number {
-	text, isText := value.(string)
-	if !isText {
-		p.problem(line, "the %s must be one phone number in double quotes; a Plivo number with its pairings "+
-			"belongs directly inside plivoNumbers", what)
-		return Number{}
-	}
+// number reads a phone number as people write it; Number{} if it isn't one.
+func (p *parser) number(at int, what, text string) Number {
 	number, err := ParseNumber(text)
-	if len(number.Digits()) == 10 && !strings.Contains(text, "+") {
-		err = errors.New("it has ten digits; put its country code in front (1 in North America), or just a +")
-	}
 	if err != nil {
-		p.problem(line, "the %s is not a phone number: %v", what, err)
-		return Number{}
+		p.problem(at, "the %s can't be used: %v", what, err)
 	}
 	return number
 }
 
-func (p *parser) integer(m member, name string, limit int, fallback *int) *int {
-	if !m.given() {
-		return fallback
+func (p *parser) integer(name string, limit int) int {
+	at, text, isText := p.value()
+	n, _ := strconv.Atoi(text)
+	if isText || n < 1 || n > limit || strconv.Itoa(n) != text {
+		p.problem(at, "%s must be a whole number from 1 to %d, without quotes or a 0 in front", name, limit)
 	}
-	number, _ := m.value.(json.Number)
-	n, err := strconv.Atoi(number.String())
-	if err != nil || n < 1 || n > limit {
-		p.problem(m.line, "%s must be a whole number from 1 to %d, without quotes", name, limit)
-	}
-	return &n
+	return n
 }
 
-func (p *parser) message(m member, name string) string {
+func (p *parser) message(name string) string {
 	const limit = 10_000 // bytes; Plivo takes 100 kB of XML: https://www.plivo.com/docs/voice/xml/request
-	text, isText := m.value.(string)
-	if m.given() && (!isText || len(text) > limit) {
-		p.problem(m.line, "%s must be a text in double quotes, of at most %d bytes", name, limit)
+	at, text, isText := p.value()
+	if !isText || len(text) > limit {
+		p.problem(at, "%s must be a text in double quotes, of at most %d bytes", name, limit)
 	}
-	return text
+	return strings.Clone(text) // or all of data would stay in memory
 }
 
 // language reads one of the languages in which Plivo has its default voice, a woman's. Given any other, Plivo
 // drops the whole answer.
-func (p *parser) language(m member) string {
+func (p *parser) language() string {
 	const languages = "arb cmn-CN cy-GB da-DK de-DE en-AU en-GB en-IN en-US es-ES es-MX es-US fr-CA fr-FR " +
 		"hi-IN is-IS it-IT ja-JP ko-KR nb-NO nl-NL pl-PL pt-BR pt-PT ro-RO ru-RU sv-SE tr-TR"
-	text, _ := m.value.(string)
-	if m.given() && !slices.Contains(strings.Fields(languages), text) {
-		p.problem(m.line, "call.language must be one of these, in double quotes: %s", languages)
+	at, text, isText := p.value()
+	if !isText || !slices.Contains(strings.Fields(languages), text) {
+		p.problem(at, "call.language must be one of these, in double quotes: %s", languages)
 	}
-	return text
+	return strings.Clone(text)
 }
 
-// section returns the members of an object that has only these keys, each once.
-func (p *parser) section(m member, name, example string, keys ...string) map[string]member {
-	members := map[string]member{}
-	for _, setting := range p.object(m, name, example, keys) {
-		first, again := members[setting.key]
+// object yields place and key of each member of the object that comes next, which may have these keys only,
+// each once; without keys, it may have any. The loop's body reads the value, or leaves it to be passed over.
+func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, string] {
+	return func(yield func(int, string) bool) {
+		if !p.take('{') {
+			p.problem(p.at, "%s must be an object such as %s", name, example)
+			return
+		}
+		if p.take('}') {
+			return
+		}
+		places := map[string]int{} // of the keys
+		for allowed := keyOrBrace; ; allowed = onlyKey {
+			p.expect('"', allowed)
+			at := p.at - 1
+			key := p.text()
+			p.expect(':', onlyColon)
+			if p.next(); p.stopped {
+				return
+			}
+			value, known := p.at, slices.Contains(keys, key)
+			first, again := places[key]
+			switch {
+			case !known && slices.Contains(sections, key):
+				p.problem(at, "%s stands inside %s: a closing brace may be missing before it", key, name)
+			case !known && keys != nil:
+				p.problem(at, "unknown key in %s, which has only these: %s; pairings belong inside "+
+					`customerAgentMap, or in plivoNumbers inside a Plivo number, as { "CUSTOMER": "AGENT" }`,
+					name, strings.Join(keys, ", "))
+			case again:
+				p.problem(at, "this key is at %s, too: keep one, and in it all of both that still holds",
+					p.place(first))
+			default:
+				if known {
+					places[key] = at
+				}
+				if !yield(at, key) {
+					return
+				}
+			}
+			if p.at == value {
+				p.value()
+			}
+			if !p.take(',') {
+				p.expect('}', commaOrBrace)
+				return
+			}
+		}
+	}
+}
+
+// value reads the next value: a text in double quotes, or any other as it stands in the file. Of the others,
+// only a number can be right; a list or an object is passed over to where its brackets close.
+func (p *parser) value() (at int, text string, isText bool) {
+	p.next()
+	at = p.at
+	if p.take('"') {
+		return at, p.text(), true
+	}
+	if word := bareWord.FindString(p.data[at:]); word != "" {
+		p.at += len(word)
+		return at, strings.TrimRight(word, " "), false
+	}
+	for depth := 0; ; {
 		switch {
-		case !slices.Contains(keys, setting.key):
-			p.problem(setting.line, "unknown key in %s, which has only these: %s; pairings belong inside "+
-				`customerAgentMap, or in plivoNumbers inside a Plivo number, as { "CUSTOMER": "AGENT" }`,
-				name, strings.Join(keys, ", "))
-		case again:
-			p.problem(setting.line, "this key is on line %d, too: write one with what both hold", first.line)
+		case p.take('{'), p.take('['):
+			depth++
+		case depth == 0 || p.next() == 0:
+			p.unexpected(onlyValue)
+			return at, "", false
+		case p.take('}'), p.take(']'):
+			depth--
+		case p.take('"'):
+			p.text()
 		default:
-			members[setting.key] = setting
+			p.at++
+		}
+		if depth == 0 {
+			return at, "", false
 		}
 	}
-	return members
 }
 
-// object returns the members of an object; none if it is not given. If one of them has the key of a section
-// of the file, and keys does not list it, a closing brace may be missing before it: that is reported, and
-// only the members before it are returned. keys is nil for a map of phone numbers.
-func (p *parser) object(m member, name, example string, keys []string) []member {
-	members, isObject := m.value.([]member)
-	if m.given() && !isObject {
-		p.problem(m.line, "%s must be an object such as %s", name, example)
-	}
-	for i, inner := range members {
-		if slices.Contains(sections, inner.key) && !slices.Contains(keys, inner.key) {
-			p.problem(inner.line, "%s is inside %s, which is an object such as %s: if a closing brace is "+
-				"missing, add it before this", inner.key, name, example)
-			return members[:i]
+// text reads a text whose opening quote has been read.
+func (p *parser) text() string {
+	begin := p.at
+	for p.at < len(p.data) && p.data[p.at] != '"' && p.data[p.at] >= ' ' {
+		if p.data[p.at] == '\\' && p.at+1 < len(p.data) {
+			p.at++ // what it escapes may be a quote
 		}
+		p.at++
 	}
-	return members
-}
-
-// A member of an object is a key and its value; member{} if it is not given.
-type member struct {
-	key   string
-	line  int32 // of the key, from 1
-	value any   // a []member, a string or a json.Number; anything else is never right
-}
-
-func (m member) given() bool { return m.line > 0 }
-
-// value reads the next value of data. No Token fails, since data is valid.
-func (p *parser) value() any {
-	token, _ := p.json.Token()
-	switch token {
-	case json.Delim('{'):
-		members := []member{}
-		for p.json.More() {
-			key, _ := p.json.Token()
-			end := int(p.json.InputOffset())
-			p.line += int32(bytes.Count(p.data[p.counted:end], []byte("\n")))
-			p.counted = end
-			line := p.line // before p.value changes it
-			members = append(members, member{key: key.(string), line: line, value: p.value()})
-		}
-		_, _ = p.json.Token() // the closing brace
-		return members
-	case json.Delim('['):
-		for p.json.More() {
-			p.value()
-		}
-		_, _ = p.json.Token()
+	raw := p.data[begin:p.at]
+	if !strings.HasPrefix(p.data[p.at:], `"`) {
+		p.unexpected("")
+		return ""
 	}
-	return token
-}
-
-// syntaxProblem says where data stops being JSON, what was found there and what is allowed. That much is true
-// whatever the mistake was; it suggests a remedy only where the mistake is certain.
-func syntaxProblem(data []byte, bad *json.SyntaxError) (at int, text string) {
-	at, place := syntaxPlace(data, bad)
-	char, _ := utf8.DecodeRune(data[at:])
-	before, rest := bytes.TrimRight(data[:at], " \t\r\n"), data[at:]
-	begin := len(data) - len(bytes.TrimLeft(data, " \t\r\n"))
+	p.at++
 	switch {
-	case begin == len(data):
-		return at, `the file is empty: write at least { "customerAgentMap": {} }`
-	case at == len(data):
-		return at, "the file ends too early: its rest, a closing brace or a quote is missing, here or above"
-	case place == "in escape":
-		return at, "a backslash does not stand for itself in a text: remove it, or write two"
-	case char == '\n' || char == '\r': // everywhere but in a text, these are white space
-		return at, "a text must end in its line: look for a line break, backslash, or missing or curly quote"
-	case !unicode.IsPrint(char):
-		return at, visible(char) + ", perhaps invisible, is not allowed here: remove it, or write a space"
-	case (at == 0 || data[at-1] == '\n') && mergeMark.Match(rest):
-		return at, "a merge conflict: keep the pairings of both sides that still hold, and remove the marks"
-	// After a quote, // may belong to a text with an unescaped quote in it, as in "See "//x".
-	case comment.Match(rest) && !bytes.HasSuffix(data[:at], []byte(`"`)):
-		return at, "JSON has no comments: remove this one, but keep a pairing that it holds"
-	case data[begin] != '{':
-		return begin, "this is not JSON: the file must begin with {"
-	case place == "after a comma" && closingBraces.Match(rest):
-		return len(before) - 1, "no comma is allowed before a closing brace: remove it"
-	case place == "after object key:value pair" && keyAndColon.Match(rest):
-		return len(before), "a comma is missing: write one between two pairs"
-	case place == "after top-level value":
-		return at, "unexpected " + visible(char) + ": the brace that closes the file belongs at the very end"
+	case !utf8.ValidString(raw):
+		p.stop(begin-1, notUTF8)
+	case strings.Contains(raw, `\`):
+		var text string
+		if json.Unmarshal([]byte(`"`+raw+`"`), &text) != nil {
+			p.stop(begin-1, "a backslash in this text does not stand for itself: remove it, or write two")
+		}
+		return text
 	}
-	text = "unexpected " + visible(char) + ": only " + expected[place] + " is allowed here"
-	if strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char) {
+	return raw
+}
+
+// expect passes over char, or stops if that does not come next, after white space.
+func (p *parser) expect(char byte, allowed string) {
+	if !p.take(char) {
+		p.unexpected(allowed)
+	}
+}
+
+// take passes over char if that comes next, after white space, and reports whether it did.
+func (p *parser) take(char byte) bool {
+	if p.next() != char {
+		return false
+	}
+	p.at++
+	return true
+}
+
+// next passes over white space, and returns the byte that follows; 0 at the end.
+func (p *parser) next() byte {
+	for ; p.at < len(p.data); p.at++ {
+		if char := p.data[p.at]; strings.IndexByte(whiteSpace, char) < 0 {
+			return char
+		}
+	}
+	return 0
+}
+
+const (
+	whiteSpace   = " \t\r\n" // of JSON
+	keyOrBrace   = "only a key in double quotes or a closing brace is allowed here"
+	onlyKey      = "only a key in double quotes is allowed here"
+	onlyColon    = "only a colon is allowed here"
+	onlyValue    = "only a text in double quotes, a whole number or an opening brace is allowed here"
+	commaOrBrace = "only a comma or a closing brace is allowed here"
+	notUTF8      = "not plain text in UTF-8: save the file as UTF-8, or put back a copy"
+)
+
+// unexpected stops where data is not JSON, with what was found and what is allowed there. That much is true
+// whatever the mistake was; it suggests a remedy only where the mistake is certain.
+func (p *parser) unexpected(allowed string) {
+	before, rest := strings.TrimRight(p.data[:p.at], whiteSpace), p.data[p.at:]
+	beginsLine := before == "" || strings.Contains(p.data[len(before):p.at], "\n")
+	char, width := utf8.DecodeRuneInString(rest)
+	at, text := p.at, fmt.Sprintf("unexpected %#U: %s", char, allowed)
+	switch {
+	case rest == "" && before == "":
+		text = "the file is empty: put back your last copy; only if there are no pairings yet, " +
+			`write { "customerAgentMap": {} }`
+	case rest == "":
+		text = "the file ends too early: its rest, a closing brace or a quote is missing, here or above"
+	case char == 0, char == utf8.RuneError && width == 1:
+		text = notUTF8
+	case char == '\n' || char == '\r': // which are white space, but in a text
+		text = "a text must end in its line: look for a line break, backslash, or missing or curly quote"
+	case !unicode.IsPrint(char):
+		text = fmt.Sprintf("%#U, perhaps invisible, is not allowed here: remove it, or write a space", char)
+	case beginsLine && mergeMark.MatchString(rest):
+		text = "a merge conflict: keep the pairings of both versions that still hold, and remove the marks"
+	// After a quote, // may belong to a text with an unescaped quote in it, as in "See "//x".
+	case comment.MatchString(rest) && !strings.HasSuffix(p.data[:p.at], `"`):
+		text = "JSON has no comments: remove this one, and keep a pairing in it only if that still holds"
+	case allowed == onlyKey && closingBraces.MatchString(rest):
+		at, text = len(before)-1, "no comma is allowed before a closing brace: remove it"
+	case allowed == commaOrBrace && keyAndColon.MatchString(rest):
+		at, text = len(before), "a comma is missing: write one between two pairs"
+	case char == ':', // as in the line "B": "C" after the line "A":
+		allowed == onlyColon && (beginsLine || char == ',' || char == '}'),
+		allowed == onlyValue && (char == ',' || char == '}'):
+		text = fmt.Sprintf("something is missing or too much before this %#U: write pairings as "+
+			`{ "CUSTOMER": "AGENT" }, each number beside its partner`, char)
+	case strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char):
 		text += `; the double quote of JSON is the straight " (U+0022)`
 	}
-	// data[at-1] exists, since data begins with {.
-	beginsNumber := place == "looking for beginning of value" && strings.ContainsRune("+-.", char)
-	if beginsNumber || unicode.IsDigit(char) || unicode.IsDigit(rune(data[at-1])) {
-		text += "; a whole number has digits only, without 0 in front; a phone number stands in double quotes"
-	}
-	return at, text
+	p.stop(at, text)
 }
 
-// What is allowed at each place, keyed by encoding/json's words for it, or by "after a comma", which is ours.
-var expected = map[string]string{
-	"looking for beginning of object key string": "a key in double quotes or a closing brace",
-	"after a comma":                  "a key in double quotes",
-	"after object key":               "a colon",
-	"looking for beginning of value": "a text in double quotes, a whole number or an opening brace",
-	"after object key:value pair":    "a comma or a closing brace",
-	"after array element":            "a comma or a closing bracket (pairs stand in braces)",
-}
-
-// syntaxPlace returns where data stops being JSON, and a name for that place: a key of expected, "in escape",
-// "in string", "after top-level value", or "" at the end.
-func syntaxPlace(data []byte, bad *json.SyntaxError) (at int, place string) {
-	reason := bad.Error() // such as: invalid character 'x' after object key
-	if strings.HasPrefix(reason, "unexpected end") {
-		return len(data), ""
+// stop ends the reading: nothing but the end of data is found from here on.
+func (p *parser) stop(at int, text string) {
+	if !p.stopped {
+		p.problems, p.found, p.stopped = []problem{{at, text}}, 1, true
+		p.at = len(p.data)
 	}
-	at = min(int(bad.Offset), len(data)) - 1
-	// Go 1.27's Offset includes the whole bad character, 1.26's only its first byte.
-	for at > 0 && !utf8.RuneStart(data[at]) {
-		at--
-	}
-	place = reason[strings.LastIndex(reason, "' ")+2:]
-	before := bytes.TrimSpace(data[:at])
-	switch {
-	case strings.HasPrefix(reason, "invalid character ' '") && data[at] != ' ':
-		return len(data), "" // Go 1.26 reports the end of data as a space that isn't there
-	case strings.Contains(reason, "escape"):
-		return bytes.LastIndexByte(data[:at+1], '\\'), "in escape"
-	case strings.Contains(place, "in string"):
-		return at, "in string"
-	case strings.HasSuffix(place, "object key string") && bytes.HasSuffix(before, []byte(",")):
-		return at, "after a comma"
-	case expected[place] == "" && place != "after top-level value": // in a number, true or null
-		const letters = "truefalsn+-.eE0123456789" // all that a number, true, false and null consist of
-		return len(bytes.TrimRight(data[:at], letters)), "looking for beginning of value"
-	}
-	return at, place
 }
 
 // A Number is a phone number in E.164 form, country code first. Only ParseNumber makes one, so it is well
@@ -500,28 +570,40 @@ type Number struct {
 }
 
 // ParseNumber reads a phone number that begins with its country code, written as people do, such as
-// +1 (415) 666-7777. The error says what is wrong without showing the number.
+// +1 (415) 666-7777. Without +, the first digits are taken for the country code only if there are at least 11
+// in one piece, or a 1 stands alone in front. The error does not show the number.
 func ParseNumber(text string) (Number, error) {
-	text = strings.ReplaceAll(text, " ", "")
-	digits := strings.TrimPrefix(separators.Replace(text), "+")
+	compact := strings.ReplaceAll(text, " ", "")
+	digits := strings.TrimPrefix(separators.Replace(compact), "+")
+	bad := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' })
+	char, _ := utf8.DecodeRuneInString(digits[max(bad, 0):])
+	_, decimals, _ := strings.Cut(strings.ReplaceAll(compact, ",", "."), ".")
+	inOnePiece := len(digits) >= 11 && digits == strings.Trim(text, " ")
 	why := ""
-	switch bad := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); {
-	case bad >= 0 && shortened.MatchString(text):
-		why = "a spreadsheet has shortened it; format the column as text and enter it again"
-	case strings.HasSuffix(text, "0") && decimalZeros.MatchString(text): // the suffix is quicker to rule out
-		why = "it ends like a decimal of a spreadsheet; write it as it is dialled, in digits only"
-	case strings.Contains(text, "(0"), strings.Contains(text, "[0"), strings.Contains(text, "（0"):
-		why = "it has a 0 in parentheses; write it as it is dialled from abroad"
+	switch {
+	case !strings.ContainsFunc(text, unicode.IsDigit):
+		why = `it has no digit; write pairings as { "CUSTOMER": "AGENT" }, both of them phone numbers`
+	case decimals != "" && strings.Trim(decimals, "0") == "", bad >= 0 && scientific.MatchString(compact):
+		why = "it looks like a decimal, as 14.0 and 1.4E+10 do; write + and the whole number again, in digits"
+	case strings.HasPrefix(digits, "0"),
+		strings.Contains(compact, "(0"), strings.Contains(compact, "[0"), strings.Contains(compact, "（0"):
+		why = "it begins with 0 or has a 0 in brackets; write + and the number as it is dialled from abroad"
+	case bad >= 0 && !unicode.IsPrint(char):
+		why = fmt.Sprintf("it has the invisible character %#U; enter the number anew", char)
 	case bad >= 0:
-		char, _ := utf8.DecodeRuneInString(digits[bad:])
-		why = "it has the character " + visible(char) + "; write the number alone, in digits with or " +
-			"without + in front, and no extension or dial code"
-	case strings.HasPrefix(digits, "0"):
-		why = "it begins with 0; begin with the country code, without 0 or 00"
+		why = fmt.Sprintf("it has the character %#U; write the number alone, in the digits 0 to 9, "+
+			"without an extension or dial code", char)
+	case strings.HasSuffix(compact, ")"):
+		why = "it ends in brackets; write the number alone, without an extension or a note"
+	case !inOnePiece && !strings.Contains(text, "+") && !oneAlone.MatchString(text):
+		why = "its country code may be missing; write + and the country code in front (+1 in North America)"
 	case len(digits) < 7 || len(digits) > 15:
 		why = "it has " + plural(len(digits), "digit") + "; write 7 to 15, country code included"
-	case digits[0] == '1' && len(digits) != 11:
-		why = fmt.Sprintf("it begins with 1 and has %d digits; numbers of North America have 11", len(digits))
+	case (digits[0] == '1' || digits[0] == '7') && len(digits) != 11:
+		why = fmt.Sprintf("it begins with %c and has %d digits, but North America's, Russia's and Kazakhstan's "+
+			"have 11; another country's number needs + and its country code in front", digits[0], len(digits))
+	case digits[2] == '0' && strings.Contains(noZeroAfter, digits[:2]):
+		why = "a 0 follows the country code, which is dialled inside the country only; leave that 0 out"
 	default:
 		value, err := strconv.ParseUint(digits, 10, 64)
 		return Number{inverted: ^value}, err
@@ -556,25 +638,18 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %s", n, noun)
 }
 
-// visible names a character unambiguously, even after the log has escaped it.
-func visible(char rune) string {
-	words := map[rune]string{
-		'"': " (double quote)", '\'': " (single quote)", '`': " (backquote)", '\\': " (backslash)",
-		',': " (comma)", ':': " (colon)", ';': " (semicolon)", '{': " (open brace)", '}': " (closing brace)",
-	}
-	if char > ' ' && char <= '~' {
-		return string(char) + words[char]
-	}
-	return fmt.Sprintf("%#U", char) // such as U+00A0 or U+201C '“'
-}
+// The country codes of two digits that no number goes on with 0 after; Italy's 39 is not among them.
+const noZeroAfter = "20 27 30 31 32 33 34 36 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 " +
+	"60 61 62 63 64 65 66 81 82 84 86 90 91 92 93 94 95 98"
 
 // Patterns of phone numbers and of mistakes in the file.
 var (
 	separators    = strings.NewReplacer("-", "", ".", "", "(", "", ")", "")
-	shortened     = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.41567E+10
-	decimalZeros  = regexp.MustCompile(`^[^.,]*[.,]0+$`)                          // as 14156667777.0
+	scientific    = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.41567E+10
+	oneAlone      = regexp.MustCompile(`^ *1[ .(-]`)                              // as 1-415-666-7777
+	bareWord      = regexp.MustCompile(`^[\w+.(-][\w+.() -]*`)                    // as 5000, null, +1 415
 	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)
-	comment       = regexp.MustCompile(`^(//|/\*|#|<!--|-- )`)
+	comment       = regexp.MustCompile(`^(//|/\*|#)`)
 	closingBraces = regexp.MustCompile(`^}\s*([},]|$)`) // followed by another, a comma or the end
 	keyAndColon   = regexp.MustCompile(`^"[^"\n]*"\s*:`)
 )

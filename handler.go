@@ -43,9 +43,9 @@ func NewHandler(token, publicURL string, log *slog.Logger) (*Handler, error) {
 	case token == "" && publicURL != "":
 		return nil, errors.New("PUBLIC_URL is set, but PLIVO_AUTH_TOKEN is not, so anyone could ask who is " +
 			"paired with whom: set both (the token is in Plivo's console), or neither")
-	case token != "" && !tokenShape.MatchString(token), token == "YOUR_AUTH_TOKEN":
-		return nil, errors.New("PLIVO_AUTH_TOKEN is not an auth token: copy it from Plivo's console, " +
-			"without quotes, comments or anything else around it")
+	case token != "" && !tokenShape.MatchString(token):
+		return nil, errors.New("PLIVO_AUTH_TOKEN is not an auth token (those have 40 characters): copy it " +
+			"from Plivo's console, without quotes, comments or anything else around it")
 	}
 	return &Handler{token: token, publicURL: base, log: log}, nil
 }
@@ -56,10 +56,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	path, method := r.URL.Path, r.Method
 	isAnswerURL := path == "/handleincoming/" || path == "/handleincoming"
+	isAcceptURL := path == "/handleincoming/accept"
 	switch {
 	case isAnswerURL && (method == "GET" || method == "POST"):
 		h.incoming(w, r)
-	case isAnswerURL:
+	case isAcceptURL && (method == "GET" || method == "POST"):
+		h.accept(w, r)
+	case isAnswerURL || isAcceptURL:
 		w.Header().Set("Allow", "GET, POST")
 		h.refuse(w, r, http.StatusMethodNotAllowed, errors.New("use GET or POST here"))
 	case path == "/healthz" && (method == "GET" || method == "HEAD"):
@@ -82,27 +85,43 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	config, calledURL := h.config.Load(), ""
-	if h.token != "" || config.NoAnswerMessage != "" { // else not needed, and it takes a fifth more time
+	if h.token != "" || config.NoAnswerMessage != "" || config.AcceptMessage != "" { // else it is not needed
 		calledURL = h.calledURL(r)
 	}
 	if err := h.checkSignature(r, calledURL); err != nil {
 		h.refuse(w, r, http.StatusForbidden, err)
 		return
 	}
-	from, _ := ParseNumber(r.Form.Get("From"))
-	to, _ := ParseNumber(r.Form.Get("To"))
-	call := Call{From: from, To: to, form: r.Form}
-	answer, err := Decide(call, config, calledURL)
+	from, to := sentNumber(r.Form.Get("From")), sentNumber(r.Form.Get("To"))
+	answer, err := decide(r.Form, from, to, config, calledURL)
 	if err != nil {
 		h.refuse(w, r, http.StatusBadRequest, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/xml")
-	_, _ = io.WriteString(w, xml.ResponseElement{Contents: answer.elements}.String()+"\n")
+	writeXML(w, answer.elements)
 	uuid := shown(uuidShape, r.Form.Get("CallUUID"))
-	who := []any{"call", uuid, "from", call.From.String(), "to", call.To.String()}
+	who := []any{"call", uuid, "from", from.String(), "to", to.String()}
 	h.log.Log(r.Context(), answer.level, answer.outcome,
 		slices.Concat(who, answer.details, []any{"took", time.Since(start)})...)
+}
+
+// accept answers what to say to whoever has picked up the other phone. It needs no signature: whatever the
+// parameters, the answer is the same for everyone, and holds no number.
+func (h *Handler) accept(w http.ResponseWriter, r *http.Request) {
+	h.log.Info("accept message asked for", "call", shown(uuidShape, r.FormValue("CallUUID")))
+	config := h.config.Load()
+	writeXML(w, speak(config, config.AcceptMessage))
+}
+
+func writeXML(w http.ResponseWriter, elements []any) {
+	w.Header().Set("Content-Type", "application/xml")
+	_, _ = io.WriteString(w, xml.ResponseElement{Contents: elements}.String()+"\n")
+}
+
+// sentNumber reads a phone number as Plivo sends it, with its country code and no +; Number{} if it is none.
+func sentNumber(text string) Number {
+	number, _ := ParseNumber("+" + strings.TrimPrefix(text, "+"))
+	return number
 }
 
 const (
@@ -127,11 +146,10 @@ func readForm(r *http.Request) (status int, err error) {
 
 // refuse logs why a request gets no XML, and tells the sender.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, reason error) {
-	_ = r.ParseForm() // for CallUUID below; a no-op if the form has been parsed
 	h.log.Warn("request refused", "status", status,
-		"method", shown(methodShape, r.Method),
-		"path", shown(pathShape, r.URL.Path),
-		"call", shown(uuidShape, r.Form.Get("CallUUID")),
+		"method", shown(wordsShape, r.Method),
+		"path", shown(pathShape, r.URL.EscapedPath()),
+		"call", shown(uuidShape, r.FormValue("CallUUID")), // which parses the form, if that is yet to be done
 		"reason", reason)
 	text := reason.Error()
 	switch status {
@@ -144,79 +162,71 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, rea
 	http.Error(w, text, status)
 }
 
-// A Call is what Plivo says of a call: https://www.plivo.com/docs/voice/xml/request
-type Call struct {
-	From, To Number     // the caller and the number called; Number{} if withheld or not a phone number
-	form     url.Values // all parameters
-}
-
 // An Answer is what Plivo is told to do with a call, and what the log says of it.
 type Answer struct {
-	elements []any // of plivo-go/xml, inside Response
-	level    slog.Level
+	elements []any      // of plivo-go/xml, inside Response
+	level    slog.Level // Info unless set
 	outcome  string
 	details  []any // names and values in turn
 }
 
-// Decide returns the answer to a request, or an error if the request does not describe a call. Plivo also
-// reports here that a call has ended, since its hangup_url defaults to the answer URL. calledURL is used only
-// with a NoAnswerMessage: Plivo requests it again when the Dial ends. It is "" then for a malformed Host.
-func Decide(call Call, config *Config, calledURL string) (Answer, error) {
-	form, event := call.form, call.form.Get("Event")
-	causeName, cause := form.Get("HangupCauseName"), form.Get("HangupCause")
+// decide returns the answer to a request, or an error if the request does not describe a call, as on
+// https://www.plivo.com/docs/voice/xml/request. from is the caller, and to the number called. Plivo also
+// reports here that a call has ended, since its hangup_url defaults to the answer URL.
+func decide(form url.Values, from, to Number, config *Config, calledURL string) (Answer, error) {
+	event, causeName, cause := form.Get("Event"), form.Get("HangupCauseName"), form.Get("HangupCause")
 	switch {
 	case event != "Hangup" && reportsDial(form): // the report of a hangup may have Dial parameters, too
 		return dialEnded(form, config), nil
 	case event == "Hangup" || event == "" && causeName+cause != "": // a report may lack Event
 		return Answer{outcome: "call ended", details: []any{
-			"cause", shown(causeShape, causeName, cause), // the name tells more, if it is readable
+			"cause", shown(wordsShape, causeName, cause), // the name tells more, if it is readable
 			"seconds", shown(secondsShape, form.Get("Duration")),
 		}}, nil
-	case !form.Has("From"):
-		return Answer{}, errors.New("the parameter From is missing")
-	case !form.Has("To"):
-		return Answer{}, errors.New("the parameter To is missing")
-	case len(form["From"]) > 1 || len(form["To"]) > 1:
-		return Answer{}, errors.New("the parameter From or To is given more than once")
+	case len(form["From"]) != 1 || len(form["To"]) != 1:
+		return Answer{}, errors.New("the parameters From and To are needed, each once")
 	case form.Get("Direction") == "outbound":
-		const why = "the business placed this call, so its To is the person called, not a Plivo number"
-		return reject(config, slog.LevelInfo, why), nil
-	case call.To == Number{}:
+		return reject(config, "the business placed this call, so To is the person called"), nil
+	case to == Number{}:
 		return Answer{}, errors.New("the parameter To is not a phone number")
-	case calledURL == "" && config.NoAnswerMessage != "":
+	case calledURL == "" && (config.NoAnswerMessage != "" || config.AcceptMessage != ""):
 		return Answer{}, errMalformedHost
+	case from == Number{} && withheldShape.MatchString(form.Get("From")):
+		return reject(config, "the caller's number is withheld"), nil
+	case from == Number{}:
+		return reject(config, "the caller's number has no country code, or is no phone number"), nil
 	}
-	return connect(call, config, calledURL), nil
+	return connect(from, to, config, calledURL), nil
 }
 
 // connect rings the other phone of the caller's pairing, or turns away a caller who is in none.
-func connect(call Call, config *Config, calledURL string) Answer {
-	pairings, listed := config.Serving(call.To)
-	pairing, paired := pairings[call.From]
+func connect(from, to Number, config *Config, calledURL string) Answer {
+	pairings, listed := config.Serving(to)
+	pairing, paired := pairings[from]
 	switch {
-	case call.From == Number{}:
-		return reject(config, slog.LevelInfo, "the caller's number is withheld or not a phone number")
-	case call.From == call.To:
-		return reject(config, slog.LevelWarn, "the caller's number is the Plivo number called")
+	case from == to || pairing.Peer == to:
+		const why = "the caller or the phone to ring has the Plivo number called; correct a pairing that has it"
+		answer := reject(config, why)
+		answer.level = slog.LevelWarn
+		return answer
 	case !paired && listed:
-		const why = "the caller is in no pairing of this Plivo number, which plivoNumbers lists"
-		return reject(config, slog.LevelInfo, why)
+		return reject(config, "the caller is in no pairing of this Plivo number, which plivoNumbers lists")
 	case !paired:
-		const why = "the caller is not in customerAgentMap; plivoNumbers does not list this number"
-		return reject(config, slog.LevelInfo, why)
-	case pairing.Peer == call.To:
-		const why = "the number to dial is the Plivo number called; correct that pairing"
-		return reject(config, slog.LevelWarn, why)
+		return reject(config, "the caller is not in customerAgentMap; plivoNumbers does not list this number")
 	}
 	dial := xml.DialElement{ // without callerId and callerName, Plivo shows the caller's own number and name
-		CallerID:   new(call.To.Digits()),
-		CallerName: new(call.To.Digits()),
+		CallerID:   new(to.Digits()),
+		CallerName: new(to.Digits()),
 		Timeout:    config.RingTimeout,
 		TimeLimit:  config.TimeLimit,
 		Contents:   []any{xml.NumberElement{Contents: pairing.Peer.Digits()}},
 	}
 	if config.NoAnswerMessage != "" {
-		dial.Action = &calledURL
+		dial.Action = &calledURL // requested when the Dial ends
+	}
+	if config.AcceptMessage != "" { // requested when the other phone is picked up
+		dial.ConfirmSound = new(strings.TrimSuffix(calledURL, "/") + "/accept")
+		dial.ConfirmKey, dial.ConfirmTimeout = new("1"), new("20") // seconds; by default 120
 	}
 	return Answer{
 		elements: append(speak(config, config.ConnectingMessage), dial),
@@ -226,12 +236,12 @@ func connect(call Call, config *Config, calledURL string) Answer {
 }
 
 // reject turns a caller away: unanswered, for which Plivo does not bill, or with call.unknownCallerMessage.
-func reject(config *Config, level slog.Level, why string) Answer {
+func reject(config *Config, why string) Answer {
 	elements := []any{xml.HangupElement{Reason: new("rejected")}}
 	if config.UnknownCallerMessage != "" {
 		elements = append(speak(config, config.UnknownCallerMessage), xml.HangupElement{})
 	}
-	return Answer{elements: elements, level: level, outcome: "call rejected: " + why}
+	return Answer{elements: elements, outcome: "call rejected: " + why}
 }
 
 // speak says a message; nothing if it is "".
@@ -239,28 +249,20 @@ func speak(config *Config, message string) []any {
 	if message == "" {
 		return nil
 	}
-	speak := xml.SpeakElement{Contents: []any{message}}
-	if config.Language != "" {
-		speak.Language = &config.Language
-	}
-	return []any{speak}
+	return []any{xml.SpeakElement{Contents: []any{message}, Language: config.Language}}
 }
 
 // reportsDial reports whether a request is about a Dial of an earlier answer, and not about a new call.
 func reportsDial(form url.Values) bool {
-	for name := range form {
-		if strings.HasPrefix(name, "Dial") {
-			return true
-		}
-	}
-	return strings.HasPrefix(form.Get("Event"), "Dial")
+	names := []string{"DialStatus", "DialRingStatus", "DialHangupCause", "DialALegUUID", "DialBLegUUID"}
+	return slices.ContainsFunc(names, form.Has) || strings.HasPrefix(form.Get("Event"), "Dial")
 }
 
 // dialEnded tells the caller that nobody answered, unless the two have talked or the caller gave up.
 func dialEnded(form url.Values, config *Config) Answer {
 	status, cause := form.Get("DialStatus"), form.Get("DialHangupCause")
 	answer := Answer{outcome: "dial ended", details: []any{
-		"status", shown(causeShape, status), "cause", shown(causeShape, cause)}}
+		"status", shown(wordsShape, status), "cause", shown(wordsShape, cause)}}
 	// A report without a status has the other phone's UUID only if that phone was picked up.
 	talked := status == "completed" || (status == "" && form.Get("DialBLegUUID") != "")
 	if !talked && status != "cancel" {
@@ -322,15 +324,12 @@ func (h *Handler) calledURL(r *http.Request) string {
 	return joinURL(scheme, cmp.Or(forwarded, r.Host), r.URL.EscapedPath())
 }
 
-var errMalformedHost = errors.New("the Host or X-Forwarded-Host header is malformed")
+var errMalformedHost = errors.New("the header Host or X-Forwarded-Host is malformed")
 
 // joinURL leaves out the scheme's default port, as Plivo does. It returns "" if host is malformed.
 func joinURL(scheme, host, path string) string {
-	port := ":80"
-	if scheme == "https" {
-		port = ":443"
-	}
-	base := scheme + "://" + strings.TrimSuffix(host, port)
+	defaultPort := map[string]string{"http": ":80", "https": ":443"}[scheme]
+	base := scheme + "://" + strings.TrimSuffix(host, defaultPort)
 	if _, err := url.Parse(base); err != nil || len(host) > 255 || !hostShape.MatchString(host) {
 		return "" // plivo-go would panic on a URL that does not parse, such as http://[0]
 	}
@@ -340,14 +339,14 @@ func joinURL(scheme, host, path string) string {
 // The shapes of what comes from outside, most of it for the log. More than four digits in a path might be a
 // phone number.
 var (
-	tokenShape   = regexp.MustCompile(`^[A-Za-z0-9+/=_-]+$`)
-	uuidShape    = regexp.MustCompile(`^[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}$`)
-	causeShape   = regexp.MustCompile(`^[A-Za-z _()/-]+$`)
-	secondsShape = regexp.MustCompile(`^[0-9]{1,5}$`)
-	methodShape  = regexp.MustCompile(`^[A-Z]+$`)
-	pathShape    = regexp.MustCompile(`^/([A-Za-z/._~-]*[0-9]){0,4}[A-Za-z/._~-]*$`)
-	publicShape  = regexp.MustCompile(`^([Hh][Tt][Tt][Pp][Ss]?)://([^/]+)(/[A-Za-z0-9/._~-]*)?$`)
-	hostShape    = regexp.MustCompile(`^([\w-]+\.)*` + // a name or an IP address, and perhaps a port
+	tokenShape    = regexp.MustCompile(`^[A-Za-z0-9+/=_-]{20,}$`)
+	uuidShape     = regexp.MustCompile(`^[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}$`)
+	withheldShape = regexp.MustCompile(`(?i)anonymous|^[^0-9@]*$`) // in place of the caller's number
+	wordsShape    = regexp.MustCompile(`^[A-Za-z _()/-]+$`)
+	secondsShape  = regexp.MustCompile(`^[0-9]{1,5}$`)
+	pathShape     = regexp.MustCompile(`^/([A-Za-z/._~%-]*[0-9]){0,4}[A-Za-z/._~%-]*$`)
+	publicShape   = regexp.MustCompile(`^([Hh][Tt][Tt][Pp][Ss]?)://([^/]+)(/[A-Za-z0-9/._~-]*)?$`)
+	hostShape     = regexp.MustCompile(`^([\w-]+\.)*` + // a name or an IP address, and perhaps a port
 		`([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?$`)
 )
 
