@@ -95,10 +95,9 @@ func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads 
 	}
 }
 
-// LoadEdit looks at the file, and loads it if it has been edited; if not, it returns nil, nil. It waits until
-// two looks in a row find the same, since a number that is being written may be a stranger's, but for no more
-// than ten looks. It compares contents: cp -p and tar preserve the time stamp, and a changed number leaves
-// the size as it was.
+// LoadEdit loads the file if it has been edited; if not, it returns nil, nil. It waits until two looks in a
+// row find the same, for ten looks at most: a number that is half written may be a stranger's. It compares
+// contents, since cp -p and tar preserve the time stamp, and a changed number leaves the size as it was.
 func (f *ConfigFile) LoadEdit() (*Config, error) {
 	content, found, err := f.read(f.edits > 0) // the first look that finds an edit never loads it
 	settled := found == f.seen
@@ -156,8 +155,7 @@ func (f *ConfigFile) read(keep bool) (content, found string, err error) {
 // ParseConfig checks data, the content of the file called name. The error has one problem a line, such as
 // "config.json:LINE:COLUMN: what is wrong and what to do"; if data is not JSON, the first such place only.
 func ParseConfig(name, data string) (*Config, error) {
-	data = strings.TrimPrefix(data, "\uFEFF") // Windows editors begin files with it
-	p := &parser{data: data}
+	p := &parser{data: strings.TrimPrefix(data, "\uFEFF")} // Windows editors begin files with it
 	config := p.config()
 	if p.found == 0 {
 		return config, nil
@@ -201,10 +199,9 @@ func (p *parser) problem(at int, format string, args ...any) {
 	}
 }
 
-// A place in the file is all that stands before it. It prints as LINE:COLUMN, both from 1.
+// A place in the file is all that stands before it. It prints as LINE:COLUMN, both from 1; most never do.
 type place string
 
-// place takes no time before it is printed, which few are.
 func (p *parser) place(at int) place { return place(p.data[:at]) }
 
 func (before place) String() string {
@@ -244,7 +241,7 @@ func (p *parser) config() *Config {
 			}
 		}
 	}
-	if p.next() != 0 {
+	if p.next(); p.at < len(p.data) {
 		p.unexpected("nothing may follow the brace that closes the file: pairings belong before it, " +
 			"and those of two files into one map")
 	}
@@ -346,10 +343,9 @@ func (p *parser) integer(name string, limit int) int {
 }
 
 func (p *parser) message(name string) string {
-	const limit = 10_000 // bytes; Plivo takes 100 kB of XML: https://www.plivo.com/docs/voice/xml/request
 	at, text, isText := p.value()
-	if !isText || len(text) > limit {
-		p.problem(at, "%s must be a text in double quotes, of at most %d bytes", name, limit)
+	if !isText || len(text) > 10_000 { // Plivo takes 100 kB: https://www.plivo.com/docs/voice/xml/request
+		p.problem(at, "%s must be a text in double quotes, of at most 10000 bytes", name)
 	}
 	return strings.Clone(text) // or all of data would stay in memory
 }
@@ -517,13 +513,12 @@ const (
 // whatever the mistake was; it suggests a remedy only where the mistake is certain.
 func (p *parser) unexpected(allowed string) {
 	before, rest := strings.TrimRight(p.data[:p.at], whiteSpace), p.data[p.at:]
-	beginsLine := before == "" || strings.Contains(p.data[len(before):p.at], "\n")
+	beginsLine := strings.Contains(p.data[len(before):p.at], "\n")
 	char, width := utf8.DecodeRuneInString(rest)
 	at, text := p.at, fmt.Sprintf("unexpected %#U: %s", char, allowed)
 	switch {
 	case rest == "" && before == "":
-		text = "the file is empty: put back your last copy; only if there are no pairings yet, " +
-			`write { "customerAgentMap": {} }`
+		text = `the file is empty: put back a copy; only if there is none, write { "customerAgentMap": {} }`
 	case rest == "":
 		text = "the file ends too early: its rest, a closing brace or a quote is missing, here or above"
 	case char == 0, char == utf8.RuneError && width == 1:
@@ -532,7 +527,7 @@ func (p *parser) unexpected(allowed string) {
 		text = "a text must end in its line: look for a line break, backslash, or missing or curly quote"
 	case !unicode.IsPrint(char):
 		text = fmt.Sprintf("%#U, perhaps invisible, is not allowed here: remove it, or write a space", char)
-	case beginsLine && mergeMark.MatchString(rest):
+	case mergeMark.MatchString(rest):
 		text = "a merge conflict: keep the pairings of both versions that still hold, and remove the marks"
 	// After a quote, // may belong to a text with an unescaped quote in it, as in "See "//x".
 	case comment.MatchString(rest) && !strings.HasSuffix(p.data[:p.at], `"`):
@@ -591,17 +586,17 @@ func ParseNumber(text string) (Number, error) {
 	case bad >= 0 && !unicode.IsPrint(char):
 		why = fmt.Sprintf("it has the invisible character %#U; enter the number anew", char)
 	case bad >= 0:
-		why = fmt.Sprintf("it has the character %#U; write the number alone, in the digits 0 to 9, "+
-			"without an extension or dial code", char)
+		const advice = "; write the number alone, without an extension or dial code"
+		why = fmt.Sprintf("it has the character %#U", char) + advice
 	case strings.HasSuffix(compact, ")"):
-		why = "it ends in brackets; write the number alone, without an extension or a note"
+		why = "it ends in brackets; write the number alone, without an extension or note"
 	case !inOnePiece && !strings.Contains(text, "+") && !oneAlone.MatchString(text):
 		why = "its country code may be missing; write + and the country code in front (+1 in North America)"
 	case len(digits) < 7 || len(digits) > 15:
 		why = "it has " + plural(len(digits), "digit") + "; write 7 to 15, country code included"
 	case (digits[0] == '1' || digits[0] == '7') && len(digits) != 11:
-		why = fmt.Sprintf("it begins with %c and has %d digits, but North America's, Russia's and Kazakhstan's "+
-			"have 11; another country's number needs + and its country code in front", digits[0], len(digits))
+		why = "it has not 11 digits, as all that begin with 1 (North America) or 7 (Russia, Kazakhstan); " +
+			"another country's number needs + and its country code in front"
 	case digits[2] == '0' && strings.Contains(noZeroAfter, digits[:2]):
 		why = "a 0 follows the country code, which is dialled inside the country only; leave that 0 out"
 	default:

@@ -67,12 +67,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, http.StatusMethodNotAllowed, errors.New("use GET or POST here"))
 	case path == "/healthz" && (method == "GET" || method == "HEAD"):
 		_, _ = io.WriteString(w, "ok\n")
-	case path == "/healthz":
-		w.Header().Set("Allow", "GET, HEAD")
-		h.refuse(w, r, http.StatusMethodNotAllowed, errors.New("use GET or HEAD here"))
 	default:
-		h.refuse(w, r, http.StatusNotFound,
-			errors.New("nothing is here: the answer URL is /handleincoming/, the health check /healthz"))
+		h.refuse(w, r, http.StatusNotFound, errors.New("nothing is here: the answer URL is /handleincoming/ "+
+			"(GET or POST), the health check /healthz (GET)"))
 	}
 }
 
@@ -99,8 +96,7 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeXML(w, answer.elements)
-	uuid := shown(uuidShape, r.Form.Get("CallUUID"))
-	who := []any{"call", uuid, "from", from.String(), "to", to.String()}
+	who := []any{"call", shown(uuidShape, r.Form.Get("CallUUID")), "from", from.String(), "to", to.String()}
 	h.log.Log(r.Context(), answer.level, answer.outcome,
 		slices.Concat(who, answer.details, []any{"took", time.Since(start)})...)
 }
@@ -135,11 +131,9 @@ func readForm(r *http.Request) (status int, err error) {
 	switch {
 	case errors.As(err, new(*http.MaxBytesError)):
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
-	case len(r.Form) > maxParameters || err != nil && strings.Contains(err.Error(), "exceeded limit"):
-		// net/url gives up at 10,000, with an error that has no type.
-		return http.StatusBadRequest, fmt.Errorf("there are more than %d parameters", maxParameters)
-	case err != nil:
-		return http.StatusBadRequest, errors.New("the query or form can't be parsed (escaped as %XX?)")
+	case err != nil || len(r.Form) > maxParameters:
+		return http.StatusBadRequest, fmt.Errorf("the query or form is broken, not escaped as %%XX, "+
+			"or has more than %d parameters", maxParameters)
 	}
 	return 0, nil
 }
@@ -205,8 +199,7 @@ func connect(from, to Number, config *Config, calledURL string) Answer {
 	pairing, paired := pairings[from]
 	switch {
 	case from == to || pairing.Peer == to:
-		const why = "the caller or the phone to ring has the Plivo number called; correct a pairing that has it"
-		answer := reject(config, why)
+		answer := reject(config, "the Plivo number called would call itself; no pairing may have that number")
 		answer.level = slog.LevelWarn
 		return answer
 	case !paired && listed:
@@ -260,9 +253,9 @@ func reportsDial(form url.Values) bool {
 
 // dialEnded tells the caller that nobody answered, unless the two have talked or the caller gave up.
 func dialEnded(form url.Values, config *Config) Answer {
-	status, cause := form.Get("DialStatus"), form.Get("DialHangupCause")
+	status := form.Get("DialStatus")
 	answer := Answer{outcome: "dial ended", details: []any{
-		"status", shown(wordsShape, status), "cause", shown(wordsShape, cause)}}
+		"status", shown(wordsShape, status), "cause", shown(wordsShape, form.Get("DialHangupCause"))}}
 	// A report without a status has the other phone's UUID only if that phone was picked up.
 	talked := status == "completed" || (status == "" && form.Get("DialBLegUUID") != "")
 	if !talked && status != "cancel" {

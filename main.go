@@ -228,13 +228,13 @@ func (q *logQueue) writeLine(line []byte) bool {
 	return n >= len(line)-1 // a line that lacks only its newline gets that from the next one
 }
 
-// flush waits until all lines are written, or until for a second none has been.
+// flush waits until all lines are written, or until none has been for a second.
 func (q *logQueue) flush() {
-	least, since := q.waiting.Load(), time.Now()
-	for least > 0 && time.Since(since) < time.Second {
+	waiting := q.waiting.Load()
+	for idle := 0; waiting > 0 && idle < 1000; idle++ { // milliseconds
 		time.Sleep(time.Millisecond)
-		if waiting := q.waiting.Load(); waiting < least {
-			least, since = waiting, time.Now()
+		if now := q.waiting.Load(); now < waiting {
+			waiting, idle = now, 0
 		}
 	}
 }
