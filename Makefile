@@ -2,7 +2,7 @@
 
 # One set of flags for all targets, so that nothing is compiled twice.
 export CGO_ENABLED = 0
-export GOFLAGS     = -trimpath
+export GOFLAGS    := $(shell go env GOFLAGS) -trimpath
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.0
 FUZZ        = go test -run '^$$' -fuzztime 30000x -fuzzminimizetime 100x

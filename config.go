@@ -237,7 +237,7 @@ func (p *parser) config() *Config {
 						"or put all pairings of both there", p.place(first))
 				}
 				p.plivoNumbers[number] = at
-				c.plivoNumbers[number] = p.pairings("a Plivo number")
+				c.plivoNumbers[number] = p.pairings("the value of a Plivo number")
 			}
 		}
 	}
@@ -282,7 +282,7 @@ func (p *parser) pairings(name string) Lookup {
 		agentAt, text, isText := p.value()
 		if !isText {
 			p.problem(agentAt, "the agent must be one phone number in double quotes; "+
-				"a Plivo number with its pairings belongs directly inside plivoNumbers")
+				"if a Plivo number's pairings begin here, a closing brace is missing before that number")
 			continue
 		}
 		agent := p.number(agentAt, "agent", text)
@@ -388,7 +388,7 @@ func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, str
 			case !known && slices.Contains(sections, key):
 				p.problem(at, "%s stands inside %s: a closing brace may be missing before it", key, name)
 			case !known && keys != nil:
-				p.problem(at, "unknown key in %s, which has only these: %s; pairings belong inside "+
+				p.problem(at, "unknown key in %s, which has exactly these: %s; pairings belong inside "+
 					`customerAgentMap, or in plivoNumbers inside a Plivo number, as { "CUSTOMER": "AGENT" }`,
 					name, strings.Join(keys, ", "))
 			case again:
@@ -532,12 +532,12 @@ func (p *parser) unexpected(allowed string) {
 	// After a quote, // may belong to a text with an unescaped quote in it, as in "See "//x".
 	case comment.MatchString(rest) && !strings.HasSuffix(p.data[:p.at], `"`):
 		text = "JSON has no comments: remove this one, and keep a pairing in it only if that still holds"
-	case allowed == onlyKey && closingBraces.MatchString(rest):
+	case allowed == onlyKey && char == '}':
 		at, text = len(before)-1, "no comma is allowed before a closing brace: remove it"
 	case allowed == commaOrBrace && keyAndColon.MatchString(rest):
 		at, text = len(before), "a comma is missing: write one between two pairs"
 	case char == ':', // as in the line "B": "C" after the line "A":
-		allowed == onlyColon && (beginsLine || char == ',' || char == '}'),
+		allowed == onlyColon && (beginsLine || char == ',' || char == '}' || keyAndColon.MatchString(rest)),
 		allowed == onlyValue && (char == ',' || char == '}'):
 		text = fmt.Sprintf("something is missing or too much before this %#U: write pairings as "+
 			`{ "CUSTOMER": "AGENT" }, each number beside its partner`, char)
@@ -573,6 +573,7 @@ func ParseNumber(text string) (Number, error) {
 	bad := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' })
 	char, _ := utf8.DecodeRuneInString(digits[max(bad, 0):])
 	_, decimals, _ := strings.Cut(strings.ReplaceAll(compact, ",", "."), ".")
+	const fromAbroad = "write + and the number as it is dialled from abroad"
 	inOnePiece := len(digits) >= 11 && digits == strings.Trim(text, " ")
 	why := ""
 	switch {
@@ -582,23 +583,22 @@ func ParseNumber(text string) (Number, error) {
 		why = "it looks like a decimal, as 14.0 and 1.4E+10 do; write + and the whole number again, in digits"
 	case strings.HasPrefix(digits, "0"),
 		strings.Contains(compact, "(0"), strings.Contains(compact, "[0"), strings.Contains(compact, "（0"):
-		why = "it begins with 0 or has a 0 in brackets; write + and the number as it is dialled from abroad"
+		why = "it has a 0 in front or in brackets; " + fromAbroad
 	case bad >= 0 && !unicode.IsPrint(char):
 		why = fmt.Sprintf("it has the invisible character %#U; enter the number anew", char)
 	case bad >= 0:
-		const advice = "; write the number alone, without an extension or dial code"
-		why = fmt.Sprintf("it has the character %#U", char) + advice
+		why = fmt.Sprintf("it has the character %#U; write the whole number without extension or note", char)
 	case strings.HasSuffix(compact, ")"):
-		why = "it ends in brackets; write the number alone, without an extension or note"
+		why = "it ends in brackets; write the whole number without extension or note"
 	case !inOnePiece && !strings.Contains(text, "+") && !oneAlone.MatchString(text):
 		why = "its country code may be missing; write + and the country code in front (+1 in North America)"
 	case len(digits) < 7 || len(digits) > 15:
 		why = "it has " + plural(len(digits), "digit") + "; write 7 to 15, country code included"
 	case (digits[0] == '1' || digits[0] == '7') && len(digits) != 11:
-		why = "it has not 11 digits, as all that begin with 1 (North America) or 7 (Russia, Kazakhstan); " +
+		why = "a number that begins with 1 (North America) or 7 (Russia, Kazakhstan) has 11 digits; " +
 			"another country's number needs + and its country code in front"
 	case digits[2] == '0' && strings.Contains(noZeroAfter, digits[:2]):
-		why = "a 0 follows the country code, which is dialled inside the country only; leave that 0 out"
+		why = "it has a 0 behind the country code, which is dialled inside the country only; " + fromAbroad
 	default:
 		value, err := strconv.ParseUint(digits, 10, 64)
 		return Number{inverted: ^value}, err
@@ -639,12 +639,11 @@ const noZeroAfter = "20 27 30 31 32 33 34 36 40 41 43 44 45 46 47 48 49 51 52 53
 
 // Patterns of phone numbers and of mistakes in the file.
 var (
-	separators    = strings.NewReplacer("-", "", ".", "", "(", "", ")", "")
-	scientific    = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.41567E+10
-	oneAlone      = regexp.MustCompile(`^ *1[ .(-]`)                              // as 1-415-666-7777
-	bareWord      = regexp.MustCompile(`^[\w+.(-][\w+.() -]*`)                    // as 5000, null, +1 415
-	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)
-	comment       = regexp.MustCompile(`^(//|/\*|#)`)
-	closingBraces = regexp.MustCompile(`^}\s*([},]|$)`) // followed by another, a comma or the end
-	keyAndColon   = regexp.MustCompile(`^"[^"\n]*"\s*:`)
+	separators  = strings.NewReplacer("-", "", ".", "", "(", "", ")", "")
+	scientific  = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.41567E+10
+	oneAlone    = regexp.MustCompile(`^ *1[ .(-]`)                              // as 1-415-666-7777
+	bareWord    = regexp.MustCompile(`^[+.(-]*\w[\w+.() -]*`)                   // as 5000, null, +1 415
+	mergeMark   = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)
+	comment     = regexp.MustCompile(`^(//|/\*|#)`)
+	keyAndColon = regexp.MustCompile(`^"[^"\n]*"\s*:`)
 )
