@@ -30,7 +30,7 @@ type Config struct {
 	Language             *string // of the messages, such as de-DE; nil leaves it to Plivo
 	RingTimeout          *int    // seconds, 1 to 86400; nil leaves it to Plivo
 	TimeLimit            *int    // seconds, 1 to 86400; nil leaves it to Plivo
-	Pairings             int     // how many there are
+	PairingCount         int     // in all its maps
 
 	customerAgentMap Lookup            // for calls to each Plivo number that plivoNumbers does not list
 	plivoNumbers     map[Number]Lookup // Plivo number → its own pairings
@@ -43,7 +43,7 @@ type Lookup map[Number]Pairing
 type Pairing struct {
 	Peer    Number // the other one, whose phone will ring
 	byAgent bool   // the caller is the agent
-	at      int32  // where the caller stands in the file, for messages
+	at      int32  // where the caller stands in the file, for messages; 32 bits, since there may be millions
 }
 
 // Caller says what the caller is in the pairing: customer or agent.
@@ -65,9 +65,9 @@ func (c *Config) Serving(plivoNumber Number) (pairings Lookup, listed bool) {
 // A ConfigFile is the file that a Config is loaded from.
 type ConfigFile struct {
 	path  string
-	tried string // what read found when the file was last loaded
-	seen  string // what read found last
-	edits int    // how many looks in a row have found something other than tried
+	tried string // hash of what the last load read, even if that failed
+	seen  string // hash of what the last look or load read
+	looks int    // how many in a row have differed from tried
 }
 
 // Loaded is the result of loading the file: a Config, or the reason why there is none.
@@ -77,14 +77,14 @@ type Loaded struct {
 }
 
 // Watch loads the file after each edit and each SIGHUP, and sends the result, until ctx ends.
-func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads chan<- Loaded) {
+func (f *ConfigFile) Watch(ctx context.Context, reloads <-chan os.Signal, loads chan<- Loaded) {
 	ticks := time.Tick(500 * time.Millisecond) // polling works with every editor and every file system
 	for {
 		var loaded Loaded
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangups:
+		case <-reloads:
 			loaded.config, loaded.err = f.Load()
 		case <-ticks:
 			loaded.config, loaded.err = f.LoadEdit()
@@ -95,28 +95,30 @@ func (f *ConfigFile) Watch(ctx context.Context, hangups <-chan os.Signal, loads 
 	}
 }
 
-// LoadEdit loads the file if it has been edited; if not, it returns nil, nil. It waits until two looks in a
-// row find the same, for ten looks at most: a number that is half written may be a stranger's. It compares
-// contents, since cp -p and tar preserve the time stamp, and a changed number leaves the size as it was.
+// LoadEdit loads the file if it has changed since the last load; if not, it returns nil, nil. It waits until
+// two looks in a row have read the same, or ten have differed: a half-written number may be a stranger's. It
+// compares contents, since cp -p and tar keep the time stamp, and one changed digit keeps the size.
 func (f *ConfigFile) LoadEdit() (*Config, error) {
-	content, found, err := f.read(f.edits > 0) // the first look that finds an edit never loads it
-	settled := found == f.seen
-	f.seen = found
-	if found == f.tried {
-		f.edits = 0
+	content, hash, err := f.read(f.looks > 0) // the first look that differs is never loaded
+	settled := hash == f.seen
+	f.seen = hash
+	if hash == f.tried {
+		f.looks = 0
 		return nil, nil
 	}
-	if f.edits++; !settled && f.edits <= 10 {
+	f.looks++
+	if !settled && f.looks <= 10 {
 		return nil, nil
 	}
-	return f.parse(content, found, err)
+	return f.load(content, hash, err)
 }
 
 // Load reads and checks the file. The error has one problem a line, and never shows a phone number.
-func (f *ConfigFile) Load() (*Config, error) { return f.parse(f.read(true)) }
+func (f *ConfigFile) Load() (*Config, error) { return f.load(f.read(true)) }
 
-func (f *ConfigFile) parse(content, found string, err error) (*Config, error) {
-	f.tried, f.seen, f.edits = found, found, 0
+// load notes what read has returned as tried, and parses it.
+func (f *ConfigFile) load(content, hash string, err error) (*Config, error) {
+	f.tried, f.seen, f.looks = hash, hash, 0
 	if err != nil {
 		return nil, fmt.Errorf("%w: put a file there that the server's user can read, "+
 			"or name another with -config", err)
@@ -124,17 +126,17 @@ func (f *ConfigFile) parse(content, found string, err error) (*Config, error) {
 	return ParseConfig(f.path, content)
 }
 
-// read reads the file, and returns its content if that is to be kept. What it found is a hash of the content
-// and the error, so that a file that vanishes or becomes unreadable counts as edited, once.
-func (f *ConfigFile) read(keep bool) (content, found string, err error) {
-	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // or a FIFO would wait for a writer
+// read reads the file. The hash is of its content and the error, so that a file that vanishes or becomes
+// unreadable counts as edited, once. The content is "" unless keep is set.
+func (f *ConfigFile) read(keep bool) (content, hash string, err error) {
+	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // else opening a FIFO would block
 	if err != nil {
 		return "", err.Error(), err
 	}
 	defer file.Close()
 	const limit = 64 << 20 // bytes; a million pairings take 33 MB
-	hash, kept := sha256.New(), new(strings.Builder)
-	w := io.Writer(hash)
+	sum, kept := sha256.New(), new(strings.Builder)
+	w := io.Writer(sum)
 	info, err := file.Stat()
 	switch {
 	case err != nil:
@@ -145,11 +147,11 @@ func (f *ConfigFile) read(keep bool) (content, found string, err error) {
 	default:
 		if keep {
 			kept.Grow(int(info.Size()))
-			w = io.MultiWriter(hash, kept)
+			w = io.MultiWriter(sum, kept)
 		}
 		_, err = io.Copy(w, io.LimitReader(file, limit)) // as it may have grown since
 	}
-	return kept.String(), fmt.Sprint(hash.Sum(nil), err), err
+	return kept.String(), fmt.Sprint(sum.Sum(nil), err), err
 }
 
 // ParseConfig checks data, the content of the file called name. The error has one problem a line, such as
@@ -157,28 +159,28 @@ func (f *ConfigFile) read(keep bool) (content, found string, err error) {
 func ParseConfig(name, data string) (*Config, error) {
 	p := &parser{data: strings.TrimPrefix(data, "\uFEFF")} // Windows editors begin files with it
 	config := p.config()
-	if p.found == 0 {
+	if p.total == 0 {
 		return config, nil
 	}
 	var problems []error
 	for _, problem := range p.problems {
 		problems = append(problems, fmt.Errorf("%s:%s: %s", name, p.place(problem.at), problem.text))
 	}
-	if more := p.found - len(problems); more > 0 {
+	if more := p.total - len(problems); more > 0 {
 		problems = append(problems, fmt.Errorf("%s: %s", name, plural(more, "more problem")))
 	}
 	return nil, errors.Join(problems...)
 }
 
-// A parser reads a Config from front to back, and collects what is wrong. It reads JSON itself, since
-// encoding/json tells neither where a key stands nor that it is doubled, nor what may stand where JSON ends.
+// A parser reads a Config from front to back, and collects what is wrong. It reads JSON itself: encoding/json
+// does not report doubled keys, and its errors do not say what may stand where the JSON breaks off.
 type parser struct {
 	data         string         // the content of the file
 	at           int            // how far it has been read, in bytes
-	stopped      bool           // where data is not JSON; that is the only problem then
+	stopped      bool           // since data is not JSON; that is then the only problem
 	plivoNumbers map[Number]int // where the file lists them
 	problems     []problem      // the first 20, in the order of the file
-	found        int            // how many there are in all
+	total        int            // how many problems there are, those after the first 20 included
 }
 
 type problem struct {
@@ -191,15 +193,16 @@ func (p *parser) problem(at int, format string, args ...any) {
 		return
 	}
 	const limit = 20
-	p.found++
+	p.total++
 	if len(p.problems) < limit || at < p.problems[limit-1].at {
 		p.problems = append(p.problems, problem{at, fmt.Sprintf(format, args...)})
+		// finish finds problems in no order.
 		slices.SortStableFunc(p.problems, func(a, b problem) int { return a.at - b.at })
 		p.problems = p.problems[:min(limit, len(p.problems))]
 	}
 }
 
-// A place in the file is all that stands before it. It prints as LINE:COLUMN, both from 1; most never do.
+// A place in the file is the text before it. Only to print it, as LINE:COLUMN from 1:1, is that text looked at.
 type place string
 
 func (p *parser) place(at int) place { return place(p.data[:at]) }
@@ -215,7 +218,7 @@ var sections = []string{"app", "call", "customerAgentMap", "plivoNumbers"}
 func (p *parser) config() *Config {
 	c := &Config{Port: 5000}
 	const example = `{ "customerAgentMap": { "CUSTOMER": "AGENT" } }`
-	if p.next() != '{' {
+	if p.peek() != '{' {
 		p.unexpected("the file must begin with {, as in " + example)
 	}
 	for _, section := range p.object("the file", example, sections...) {
@@ -234,18 +237,18 @@ func (p *parser) config() *Config {
 				number := p.number(at, "Plivo number", key)
 				if first, again := p.plivoNumbers[number]; again && number != (Number{}) {
 					p.problem(at, "the Plivo number is already at %s: correct one, "+
-						"or put all pairings of both there", p.place(first))
+						"or move its pairings there", p.place(first))
 				}
 				p.plivoNumbers[number] = at
 				c.plivoNumbers[number] = p.pairings("the value of a Plivo number")
 			}
 		}
 	}
-	if p.next(); p.at < len(p.data) {
-		p.unexpected("nothing may follow the brace that closes the file: pairings belong before it, " +
-			"and those of two files into one map")
+	if p.peek(); p.at < len(p.data) {
+		p.unexpected("nothing may follow the brace that closes the file: move pairings before it, " +
+			"all into one map")
 	}
-	if p.found == 0 && c.customerAgentMap == nil && c.plivoNumbers == nil {
+	if p.total == 0 && c.customerAgentMap == nil && c.plivoNumbers == nil {
 		p.problem(0, `no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`)
 	}
 	p.finish(c)
@@ -311,10 +314,10 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	lookup[caller] = pairing
 }
 
-// finish counts the pairings, and checks that nobody in them has a Plivo number, which would dial itself.
+// finish counts the pairings, and checks that no customer or agent is a Plivo number: it would call itself.
 func (p *parser) finish(c *Config) {
 	for _, lookup := range slices.AppendSeq([]Lookup{c.customerAgentMap}, maps.Values(c.plivoNumbers)) {
-		c.Pairings += len(lookup) / 2
+		c.PairingCount += len(lookup) / 2
 		for caller, pairing := range lookup {
 			if _, listed := p.plivoNumbers[caller]; listed {
 				p.problem(int(pairing.at), "the %s is also a Plivo number, and can't be a person's phone: "+
@@ -337,7 +340,7 @@ func (p *parser) integer(name string, limit int) int {
 	at, text, isText := p.value()
 	n, _ := strconv.Atoi(text)
 	if isText || n < 1 || n > limit || strconv.Itoa(n) != text {
-		p.problem(at, "%s must be a whole number from 1 to %d, without quotes or a 0 in front", name, limit)
+		p.problem(at, "%s must be a whole number from 1 to %d, without quotes or leading zeros", name, limit)
 	}
 	return n
 }
@@ -345,7 +348,7 @@ func (p *parser) integer(name string, limit int) int {
 func (p *parser) message(name string) string {
 	at, text, isText := p.value()
 	if !isText || len(text) > 10_000 { // Plivo takes 100 kB: https://www.plivo.com/docs/voice/xml/request
-		p.problem(at, "%s must be a text in double quotes, of at most 10000 bytes", name)
+		p.problem(at, "%s must be text in double quotes, of at most 10000 bytes", name)
 	}
 	return strings.Clone(text) // or all of data would stay in memory
 }
@@ -362,8 +365,8 @@ func (p *parser) language() string {
 	return strings.Clone(text)
 }
 
-// object yields place and key of each member of the object that comes next, which may have these keys only,
-// each once; without keys, it may have any. The loop's body reads the value, or leaves it to be passed over.
+// object yields place and key of each member of the object that comes next. With keys, only these are allowed,
+// each once; without, any. The loop's body may read the value; if it does not, the value is passed over.
 func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, string] {
 	return func(yield func(int, string) bool) {
 		if !p.take('{') {
@@ -379,20 +382,20 @@ func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, str
 			at := p.at - 1
 			key := p.text()
 			p.expect(':', onlyColon)
-			if p.next(); p.stopped {
+			if p.peek(); p.stopped { // after a stop, the lines above read nothing
 				return
 			}
-			value, known := p.at, slices.Contains(keys, key)
+			valueAt, known := p.at, slices.Contains(keys, key)
 			first, again := places[key]
 			switch {
 			case !known && slices.Contains(sections, key):
-				p.problem(at, "%s stands inside %s: a closing brace may be missing before it", key, name)
+				p.problem(at, "%s is inside %s: a closing brace may be missing before it", key, name)
 			case !known && keys != nil:
-				p.problem(at, "unknown key in %s, which has exactly these: %s; pairings belong inside "+
-					`customerAgentMap, or in plivoNumbers inside a Plivo number, as { "CUSTOMER": "AGENT" }`,
+				p.problem(at, "unknown key in %s, which may have only these, spelt so: %s; pairings belong "+
+					`inside customerAgentMap, or in plivoNumbers inside a Plivo number, as { "CUSTOMER": "AGENT" }`,
 					name, strings.Join(keys, ", "))
 			case again:
-				p.problem(at, "this key is at %s, too: keep one, and in it all of both that still holds",
+				p.problem(at, "this key is already at %s: merge the two, and keep what still holds",
 					p.place(first))
 			default:
 				if known {
@@ -402,7 +405,7 @@ func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, str
 					return
 				}
 			}
-			if p.at == value {
+			if p.at == valueAt { // nobody has read the value
 				p.value()
 			}
 			if !p.take(',') {
@@ -413,10 +416,10 @@ func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, str
 	}
 }
 
-// value reads the next value: a text in double quotes, or any other as it stands in the file. Of the others,
-// only a number can be right; a list or an object is passed over to where its brackets close.
+// value reads the next value: the content of a text in double quotes; what stands without quotes, such as
+// 5000, null or a phone number; or "" for a list or an object, which it passes over.
 func (p *parser) value() (at int, text string, isText bool) {
-	p.next()
+	p.peek()
 	at = p.at
 	if p.take('"') {
 		return at, p.text(), true
@@ -429,7 +432,7 @@ func (p *parser) value() (at int, text string, isText bool) {
 		switch {
 		case p.take('{'), p.take('['):
 			depth++
-		case depth == 0 || p.next() == 0:
+		case depth == 0 || p.peek() == 0: // no value, or data ends inside it
 			p.unexpected(onlyValue)
 			return at, "", false
 		case p.take('}'), p.take(']'):
@@ -456,7 +459,7 @@ func (p *parser) text() string {
 	}
 	raw := p.data[begin:p.at]
 	if !strings.HasPrefix(p.data[p.at:], `"`) {
-		p.unexpected("")
+		p.unexpected("") // a line break, say, or the end; none of them needs a hint
 		return ""
 	}
 	p.at++
@@ -466,7 +469,7 @@ func (p *parser) text() string {
 	case strings.Contains(raw, `\`):
 		var text string
 		if json.Unmarshal([]byte(`"`+raw+`"`), &text) != nil {
-			p.stop(begin-1, "a backslash in this text does not stand for itself: remove it, or write two")
+			p.stop(begin-1, "a wrong backslash in this text: remove it, or write two for one")
 		}
 		return text
 	}
@@ -482,15 +485,15 @@ func (p *parser) expect(char byte, allowed string) {
 
 // take passes over char if that comes next, after white space, and reports whether it did.
 func (p *parser) take(char byte) bool {
-	if p.next() != char {
+	if p.peek() != char {
 		return false
 	}
 	p.at++
 	return true
 }
 
-// next passes over white space, and returns the byte that follows; 0 at the end.
-func (p *parser) next() byte {
+// peek passes over white space, and returns the byte that follows; 0 at the end.
+func (p *parser) peek() byte {
 	for ; p.at < len(p.data); p.at++ {
 		if char := p.data[p.at]; strings.IndexByte(whiteSpace, char) < 0 {
 			return char
@@ -499,12 +502,13 @@ func (p *parser) next() byte {
 	return 0
 }
 
+// What is allowed at each place; unexpected tells places apart by it.
 const (
 	whiteSpace   = " \t\r\n" // of JSON
 	keyOrBrace   = "only a key in double quotes or a closing brace is allowed here"
 	onlyKey      = "only a key in double quotes is allowed here"
 	onlyColon    = "only a colon is allowed here"
-	onlyValue    = "only a text in double quotes, a whole number or an opening brace is allowed here"
+	onlyValue    = "only text in double quotes, a whole number or an opening brace is allowed here"
 	commaOrBrace = "only a comma or a closing brace is allowed here"
 	notUTF8      = "not plain text in UTF-8: save the file as UTF-8, or put back a copy"
 )
@@ -523,23 +527,23 @@ func (p *parser) unexpected(allowed string) {
 		text = "the file ends too early: its rest, a closing brace or a quote is missing, here or above"
 	case char == 0, char == utf8.RuneError && width == 1:
 		text = notUTF8
-	case char == '\n' || char == '\r': // which are white space, but in a text
-		text = "a text must end in its line: look for a line break, backslash, or missing or curly quote"
+	case char == '\n' || char == '\r': // white space, except in a text
+		text = "text must end on its line: look for a line break, backslash, or missing or curly quote"
 	case !unicode.IsPrint(char):
 		text = fmt.Sprintf("%#U, perhaps invisible, is not allowed here: remove it, or write a space", char)
 	case mergeMark.MatchString(rest):
 		text = "a merge conflict: keep the pairings of both versions that still hold, and remove the marks"
-	// After a quote, // may belong to a text with an unescaped quote in it, as in "See "//x".
+	// Right after a quote, it more likely belongs to a text with an unescaped quote, as in "See "//x".
 	case comment.MatchString(rest) && !strings.HasSuffix(p.data[:p.at], `"`):
 		text = "JSON has no comments: remove this one, and keep a pairing in it only if that still holds"
 	case allowed == onlyKey && char == '}':
 		at, text = len(before)-1, "no comma is allowed before a closing brace: remove it"
 	case allowed == commaOrBrace && keyAndColon.MatchString(rest):
 		at, text = len(before), "a comma is missing: write one between two pairs"
-	case char == ':', // as in the line "B": "C" after the line "A":
-		allowed == onlyColon && (beginsLine || char == ',' || char == '}' || keyAndColon.MatchString(rest)),
-		allowed == onlyValue && (char == ',' || char == '}'):
-		text = fmt.Sprintf("something is missing or too much before this %#U: write pairings as "+
+	case char == ':', // "B": "C" on the line after "A":
+		allowed == onlyValue && (char == ',' || char == '}'), // "A": ,
+		allowed == onlyColon && (beginsLine || char == ',' || char == '}' || keyAndColon.MatchString(rest)):
+		text = fmt.Sprintf("something is missing, or there is too much, before this %#U: write pairings as "+
 			`{ "CUSTOMER": "AGENT" }, each number beside its partner`, char)
 	case strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char):
 		text += `; the double quote of JSON is the straight " (U+0022)`
@@ -550,7 +554,7 @@ func (p *parser) unexpected(allowed string) {
 // stop ends the reading: nothing but the end of data is found from here on.
 func (p *parser) stop(at int, text string) {
 	if !p.stopped {
-		p.problems, p.found, p.stopped = []problem{{at, text}}, 1, true
+		p.problems, p.total, p.stopped = []problem{{at, text}}, 1, true
 		p.at = len(p.data)
 	}
 }
@@ -571,7 +575,7 @@ func ParseNumber(text string) (Number, error) {
 	compact := strings.ReplaceAll(text, " ", "")
 	digits := strings.TrimPrefix(separators.Replace(compact), "+")
 	bad := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' })
-	char, _ := utf8.DecodeRuneInString(digits[max(bad, 0):])
+	char, _ := utf8.DecodeRuneInString(digits[max(bad, 0):]) // the bad one, if any
 	_, decimals, _ := strings.Cut(strings.ReplaceAll(compact, ",", "."), ".")
 	const fromAbroad = "write + and the number as it is dialled from abroad"
 	inOnePiece := len(digits) >= 11 && digits == strings.Trim(text, " ")
@@ -583,9 +587,9 @@ func ParseNumber(text string) (Number, error) {
 		why = "it looks like a decimal, as 14.0 and 1.4E+10 do; write + and the whole number again, in digits"
 	case strings.HasPrefix(digits, "0"),
 		strings.Contains(compact, "(0"), strings.Contains(compact, "[0"), strings.Contains(compact, "（0"):
-		why = "it has a 0 in front or in brackets; " + fromAbroad
+		why = "it begins with 0, or has a 0 in brackets; " + fromAbroad
 	case bad >= 0 && !unicode.IsPrint(char):
-		why = fmt.Sprintf("it has the invisible character %#U; enter the number anew", char)
+		why = fmt.Sprintf("it has the invisible character %#U; enter the number again", char)
 	case bad >= 0:
 		why = fmt.Sprintf("it has the character %#U; write the whole number without extension or note", char)
 	case strings.HasSuffix(compact, ")"):
@@ -598,10 +602,10 @@ func ParseNumber(text string) (Number, error) {
 		why = "a number that begins with 1 (North America) or 7 (Russia, Kazakhstan) has 11 digits; " +
 			"another country's number needs + and its country code in front"
 	case digits[2] == '0' && strings.Contains(noZeroAfter, digits[:2]):
-		why = "it has a 0 behind the country code, which is dialled inside the country only; " + fromAbroad
+		why = "it has a 0 after the country code, dialled only inside the country; " + fromAbroad
 	default:
-		value, err := strconv.ParseUint(digits, 10, 64)
-		return Number{inverted: ^value}, err
+		value, _ := strconv.ParseUint(digits, 10, 64) // 15 digits fit
+		return Number{inverted: ^value}, nil
 	}
 	return Number{}, errors.New(why)
 }
@@ -633,7 +637,7 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %s", n, noun)
 }
 
-// The country codes of two digits that no number goes on with 0 after; Italy's 39 is not among them.
+// The country codes of two digits after which no number has a 0; after Italy's 39, there may be one.
 const noZeroAfter = "20 27 30 31 32 33 34 36 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 " +
 	"60 61 62 63 64 65 66 81 82 84 86 90 91 92 93 94 95 98"
 

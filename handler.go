@@ -81,10 +81,7 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, status, err)
 		return
 	}
-	config, calledURL := h.config.Load(), ""
-	if h.token != "" || config.NoAnswerMessage != "" || config.AcceptMessage != "" { // else it is not needed
-		calledURL = h.calledURL(r)
-	}
+	config, calledURL := h.config.Load(), h.calledURL(r)
 	if err := h.checkSignature(r, calledURL); err != nil {
 		h.refuse(w, r, http.StatusForbidden, err)
 		return
@@ -101,8 +98,8 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		slices.Concat(who, answer.details, []any{"took", time.Since(start)})...)
 }
 
-// accept answers what to say to whoever has picked up the other phone. It needs no signature: whatever the
-// parameters, the answer is the same for everyone, and holds no number.
+// accept answers with the message for whoever has picked up the other phone. It needs no signature: whatever
+// the parameters, the answer is the same for everyone, and holds no number.
 func (h *Handler) accept(w http.ResponseWriter, r *http.Request) {
 	h.log.Info("accept message asked for", "call", shown(uuidShape, r.FormValue("CallUUID")))
 	config := h.config.Load()
@@ -125,15 +122,15 @@ const (
 	maxParameters = 100      // Plivo sends some 30; plivo-go's signature takes time quadratic in them
 )
 
-// readForm reads query and body into r.Form. An error comes with the status to refuse r with.
+// readForm reads query and body into r.Form. After an error, status is what to refuse r with.
 func readForm(r *http.Request) (status int, err error) {
 	err = r.ParseForm()
 	switch {
 	case errors.As(err, new(*http.MaxBytesError)):
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("the form is larger than %d KiB", maxBody>>10)
 	case err != nil || len(r.Form) > maxParameters:
-		return http.StatusBadRequest, fmt.Errorf("the query or form is broken, not escaped as %%XX, "+
-			"or has more than %d parameters", maxParameters)
+		return http.StatusBadRequest, fmt.Errorf("the query or form is incomplete, wrongly escaped "+
+			"(%%XX), or has more than %d parameters", maxParameters)
 	}
 	return 0, nil
 }
@@ -143,7 +140,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, rea
 	h.log.Warn("request refused", "status", status,
 		"method", shown(wordsShape, r.Method),
 		"path", shown(pathShape, r.URL.EscapedPath()),
-		"call", shown(uuidShape, r.FormValue("CallUUID")), // which parses the form, if that is yet to be done
+		"call", shown(uuidShape, r.FormValue("CallUUID")), // which also parses the form, if nobody has
 		"reason", reason)
 	text := reason.Error()
 	switch status {
@@ -164,7 +161,7 @@ type Answer struct {
 	details  []any // names and values in turn
 }
 
-// decide returns the answer to a request, or an error if the request does not describe a call, as on
+// decide returns the answer to a request, or an error if that is not a call as described on
 // https://www.plivo.com/docs/voice/xml/request. from is the caller, and to the number called. Plivo also
 // reports here that a call has ended, since its hangup_url defaults to the answer URL.
 func decide(form url.Values, from, to Number, config *Config, calledURL string) (Answer, error) {
@@ -172,7 +169,7 @@ func decide(form url.Values, from, to Number, config *Config, calledURL string) 
 	switch {
 	case event != "Hangup" && reportsDial(form): // the report of a hangup may have Dial parameters, too
 		return dialEnded(form, config), nil
-	case event == "Hangup" || event == "" && causeName+cause != "": // a report may lack Event
+	case event == "Hangup" || (event == "" && causeName+cause != ""): // a report may lack Event
 		return Answer{outcome: "call ended", details: []any{
 			"cause", shown(wordsShape, causeName, cause), // the name tells more, if it is readable
 			"seconds", shown(secondsShape, form.Get("Duration")),
@@ -199,7 +196,7 @@ func connect(from, to Number, config *Config, calledURL string) Answer {
 	pairing, paired := pairings[from]
 	switch {
 	case from == to || pairing.Peer == to:
-		answer := reject(config, "the Plivo number called would call itself; no pairing may have that number")
+		answer := reject(config, "the caller or the phone to ring is the Plivo number called; check pairings")
 		answer.level = slog.LevelWarn
 		return answer
 	case !paired && listed:
@@ -288,8 +285,8 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 			posted[name] = values[0]
 		}
 	}
-	// Encode the query anew: plivo-go parses this URL, and would take a raw # in it for a fragment. Without a
-	// query, it drops the question mark.
+	// Encode the query anew, since plivo-go would take a raw # in it for a fragment. A lone ? does no harm.
+	// plivo.ValidateSignatureV3 would not compare in constant time.
 	uri := calledURL + "?" + r.URL.Query().Encode()
 	want := plivo.ComputeSignatureV3(h.token, uri, r.Method, nonce, posted)
 	for signature := range strings.SplitSeq(strings.Join(given, ","), ",") {
@@ -297,8 +294,8 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the signature does not fit %s; compare that with the answer URL in Plivo's console: "+
-		"if they differ, set PUBLIC_URL to what the console has before /handleincoming/; "+
+	return fmt.Errorf("the signature does not match %s; compare that with the answer URL in Plivo's "+
+		"console: if they differ, set PUBLIC_URL to what the console has before /handleincoming/; "+
 		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged", calledURL)
 }
 
@@ -319,7 +316,7 @@ func (h *Handler) calledURL(r *http.Request) string {
 
 var errMalformedHost = errors.New("the header Host or X-Forwarded-Host is malformed")
 
-// joinURL leaves out the scheme's default port, as Plivo does. It returns "" if host is malformed.
+// joinURL joins a URL, without the scheme's default port, as Plivo does; "" if host is malformed.
 func joinURL(scheme, host, path string) string {
 	defaultPort := map[string]string{"http": ":80", "https": ":443"}[scheme]
 	base := scheme + "://" + strings.TrimSuffix(host, defaultPort)
@@ -329,8 +326,8 @@ func joinURL(scheme, host, path string) string {
 	return base + path
 }
 
-// The shapes of what comes from outside, most of it for the log. More than four digits in a path might be a
-// phone number.
+// The shapes of what comes from outside, most of it for the log. A path has at most four digits, since more
+// might be a phone number.
 var (
 	tokenShape    = regexp.MustCompile(`^[A-Za-z0-9+/=_-]{20,}$`)
 	uuidShape     = regexp.MustCompile(`^[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}$`)

@@ -60,7 +60,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			fmt.Fprintln(stderr, err)
 			return 1
 		}
-		fmt.Fprintf(stdout, "%s: ok, %s\n", *path, plural(config.Pairings, "pairing"))
+		fmt.Fprintf(stdout, "%s: ok, %s\n", *path, plural(config.PairingCount, "pairing"))
 		return 0
 	}
 	if err := listen(ctx, file, getenv, stderr); err != nil {
@@ -73,8 +73,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 // listen opens the port that the environment or the file gives, and serves until ctx or a signal ends it.
 func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, stderr io.Writer) error {
 	signal.Ignore(syscall.SIGPIPE) // or a closed log pipe would end the program
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP) // without signal.Stop: an uncaught SIGHUP would end the program
+	reloads := make(chan os.Signal, 1)
+	signal.Notify(reloads, syscall.SIGHUP) // never undone: a SIGHUP would then end the program
 	queue := &logQueue{w: stderr, lines: make(chan []byte, 1<<14)}
 	go queue.writeLines()
 	defer queue.flush()
@@ -89,7 +89,7 @@ func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, s
 		return err
 	}
 	handler.config.Store(config)
-	debug.FreeOSMemory() // loading took several times the size of the file
+	debug.FreeOSMemory() // that loading took: several times the size of the file
 	port := config.Port
 	if text := strings.TrimSpace(getenv("PORT")); text != "" {
 		port, _ = strconv.Atoi(text) // 0 if it is no number
@@ -114,24 +114,24 @@ func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, s
 		return fmt.Errorf("cannot start: %w: set PORT to another port, above 1023, "+
 			"or stop the program that has this one (on macOS often AirPlay Receiver)", err)
 	}
-	log.Info("listening", "address", listener.Addr(), "pairings", config.Pairings,
+	log.Info("listening", "address", listener.Addr(), "pairings", config.PairingCount,
 		"signatures_checked", handler.token != "")
 	if handler.token == "" {
 		log.Warn("PLIVO_AUTH_TOKEN is not set, so anyone on this machine can ask who is paired with whom; " +
 			"a tunnel or proxy on this machine lets everyone in: set the token before you open one")
 	}
 	loads := make(chan Loaded, 1) // buffered, so that Watch can send one that serve no longer takes
-	go file.Watch(ctx, hangups, loads)
+	go file.Watch(ctx, reloads, loads)
 	if err := serve(ctx, listener, handler, loads); err != nil {
 		return err
 	}
-	queue.flush() // makes room: a full queue would drop the next line, which is the last
+	queue.flush() // a full queue would drop the line that follows, the last
 	log.Info("stopped")
 	return nil
 }
 
-// serve answers calls until ctx ends, and then lets running requests finish. It applies the loads itself, so
-// that none is logged after it returns.
+// serve answers calls until ctx ends, and then lets running requests finish. It also puts each loaded Config
+// into force: here rather than in Watch, so that nothing of it is logged after serve returns.
 func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <-chan Loaded) error {
 	server := &http.Server{
 		Handler:           handler,
@@ -149,7 +149,7 @@ func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <
 		select {
 		case load := <-loads:
 			use(load, handler, portAtStart)
-			go debug.FreeOSMemory() // loading took several times the size of the file
+			go debug.FreeOSMemory() // as after the first load; it takes long, and no signal waits for it
 		case err := <-failed:
 			return fmt.Errorf("stopped serving: %w", err)
 		case <-ctx.Done():
@@ -177,7 +177,7 @@ func use(load Loaded, handler *Handler, portAtStart int) {
 		handler.log.Warn("app.port has changed: restart to use it, unless PORT overrides it")
 	}
 	handler.config.Store(load.config)
-	handler.log.Info("config loaded", "pairings", load.config.Pairings)
+	handler.log.Info("config loaded", "pairings", load.config.PairingCount)
 }
 
 // A logQueue passes lines on to a writer that may be slow, stuck or gone, so that no call waits for whoever
@@ -187,7 +187,7 @@ type logQueue struct {
 	lines   chan []byte
 	waiting atomic.Int64 // lines that are neither written nor dropped yet
 	dropped atomic.Int64 // lines whose loss is not logged yet
-	cut     bool         // only the beginning of the last line was written, as on a full disk
+	cut     bool         // the last line was written in part: the next begins with a newline
 }
 
 // Write puts a line into the queue, and never waits.
@@ -215,8 +215,7 @@ func (q *logQueue) writeLines() {
 	}
 }
 
-// writeLine reports whether the line was written. After a line that was cut, it writes a newline first, which
-// ends that line.
+// writeLine reports whether the line was written. After one that was cut, it writes a newline first.
 func (q *logQueue) writeLine(line []byte) bool {
 	if q.cut {
 		line = append([]byte("\n"), line...)
@@ -225,10 +224,10 @@ func (q *logQueue) writeLine(line []byte) bool {
 	if n > 0 {
 		q.cut = line[n-1] != '\n'
 	}
-	return n >= len(line)-1 // a line that lacks only its newline gets that from the next one
+	return n >= len(line)-1 // if only the newline is missing, the next call writes it
 }
 
-// flush waits until all lines are written, or until none has been for a second.
+// flush waits until all lines are written, but for no longer than a second without progress.
 func (q *logQueue) flush() {
 	waiting := q.waiting.Load()
 	for idle := 0; waiting > 0 && idle < 1000; idle++ { // milliseconds
