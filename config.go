@@ -202,7 +202,7 @@ func (p *parser) problem(at int, format string, args ...any) {
 	}
 }
 
-// A place in the file is the text before it. Only to print it, as LINE:COLUMN from 1:1, is that text looked at.
+// A place in the file is the text before it. Only when it is printed, as LINE:COLUMN, are the lines counted.
 type place string
 
 func (p *parser) place(at int) place { return place(p.data[:at]) }
@@ -213,11 +213,13 @@ func (before place) String() string {
 	return fmt.Sprintf("%d:%d", line, column)
 }
 
+const pairingForm = `{ "CUSTOMER": "AGENT" }`
+
 var sections = []string{"app", "call", "customerAgentMap", "plivoNumbers"}
 
 func (p *parser) config() *Config {
 	c := &Config{Port: 5000}
-	const example = `{ "customerAgentMap": { "CUSTOMER": "AGENT" } }`
+	const example = `{ "customerAgentMap": ` + pairingForm + ` }`
 	if p.peek() != '{' {
 		p.unexpected("the file must begin with {, as in " + example)
 	}
@@ -233,7 +235,7 @@ func (p *parser) config() *Config {
 			c.customerAgentMap = p.pairings(section)
 		case "plivoNumbers":
 			c.plivoNumbers, p.plivoNumbers = map[Number]Lookup{}, map[Number]int{}
-			for at, key := range p.object(section, `{ "PLIVO NUMBER": { "CUSTOMER": "AGENT" } }`) {
+			for at, key := range p.object(section, `{ "PLIVO NUMBER": `+pairingForm+` }`) {
 				number := p.number(at, "Plivo number", key)
 				if first, again := p.plivoNumbers[number]; again && number != (Number{}) {
 					p.problem(at, "the Plivo number is already at %s: correct one, "+
@@ -249,7 +251,7 @@ func (p *parser) config() *Config {
 			"all into one map")
 	}
 	if p.total == 0 && c.customerAgentMap == nil && c.plivoNumbers == nil {
-		p.problem(0, `no pairings: add "customerAgentMap": { "CUSTOMER": "AGENT" }, or {} for none yet`)
+		p.problem(0, `no pairings: add "customerAgentMap": `+pairingForm+`, or {} for none yet`)
 	}
 	p.finish(c)
 	return c
@@ -280,7 +282,7 @@ func (p *parser) call(c *Config) {
 // pairings reads a map from customers to agents.
 func (p *parser) pairings(name string) Lookup {
 	lookup := Lookup{}
-	for at, key := range p.object(name, `{ "CUSTOMER": "AGENT" }`) {
+	for at, key := range p.object(name, pairingForm) {
 		customer := p.number(at, "customer", key)
 		agentAt, text, isText := p.value()
 		if !isText {
@@ -365,7 +367,7 @@ func (p *parser) language() string {
 	return strings.Clone(text)
 }
 
-// object yields place and key of each member of the object that comes next. With keys, only these are allowed,
+// object yields place and key of each member of the object that comes next. With keys, it allows only these,
 // each once; without, any. The loop's body may read the value; if it does not, the value is passed over.
 func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, string] {
 	return func(yield func(int, string) bool) {
@@ -392,7 +394,7 @@ func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, str
 				p.problem(at, "%s is inside %s: a closing brace may be missing before it", key, name)
 			case !known && keys != nil:
 				p.problem(at, "unknown key in %s, which may have only these, spelt so: %s; pairings belong "+
-					`inside customerAgentMap, or in plivoNumbers inside a Plivo number, as { "CUSTOMER": "AGENT" }`,
+					"inside customerAgentMap, or in plivoNumbers inside a Plivo number, as "+pairingForm,
 					name, strings.Join(keys, ", "))
 			case again:
 				p.problem(at, "this key is already at %s: merge the two, and keep what still holds",
@@ -544,7 +546,7 @@ func (p *parser) unexpected(allowed string) {
 		allowed == onlyValue && (char == ',' || char == '}'), // "A": ,
 		allowed == onlyColon && (beginsLine || char == ',' || char == '}' || keyAndColon.MatchString(rest)):
 		text = fmt.Sprintf("something is missing, or there is too much, before this %#U: write pairings as "+
-			`{ "CUSTOMER": "AGENT" }, each number beside its partner`, char)
+			pairingForm+", each number beside its partner", char)
 	case strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char):
 		text += `; the double quote of JSON is the straight " (U+0022)`
 	}
@@ -582,7 +584,7 @@ func ParseNumber(text string) (Number, error) {
 	why := ""
 	switch {
 	case !strings.ContainsFunc(text, unicode.IsDigit):
-		why = `it has no digit; write pairings as { "CUSTOMER": "AGENT" }, both of them phone numbers`
+		why = "it has no digit; write pairings as " + pairingForm + ", both of them phone numbers"
 	case decimals != "" && strings.Trim(decimals, "0") == "", bad >= 0 && scientific.MatchString(compact):
 		why = "it looks like a decimal, as 14.0 and 1.4E+10 do; write + and the whole number again, in digits"
 	case strings.HasPrefix(digits, "0"),
