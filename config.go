@@ -78,7 +78,6 @@ type Loaded struct {
 
 // Watch loads the file after each edit and each SIGHUP, and sends the result, until ctx ends.
 func (f *ConfigFile) Watch(ctx context.Context, reloads <-chan os.Signal, loads chan<- Loaded) {
-	ticks := time.Tick(500 * time.Millisecond) // polling works with every editor and every file system
 	for {
 		var loaded Loaded
 		select {
@@ -86,7 +85,7 @@ func (f *ConfigFile) Watch(ctx context.Context, reloads <-chan os.Signal, loads 
 			return
 		case <-reloads:
 			loaded.config, loaded.err = f.Load()
-		case <-ticks:
+		case <-time.After(500 * time.Millisecond): // polling works with every editor and every file system
 			loaded.config, loaded.err = f.LoadEdit()
 		}
 		if loaded != (Loaded{}) {

@@ -54,7 +54,7 @@ func NewHandler(token, publicURL string, log *slog.Logger) (*Handler, error) {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store") // an answer holds a private number
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	path, method := r.URL.Path, r.Method
+	path, method := r.URL.EscapedPath(), r.Method
 	isAnswerURL := path == "/handleincoming/" || path == "/handleincoming"
 	isAcceptURL := path == "/handleincoming/accept"
 	switch {
@@ -307,11 +307,11 @@ func (h *Handler) calledURL(r *http.Request) string {
 	}
 	scheme := "http"
 	proto, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Proto"), ",") // each proxy appends its own
-	if strings.EqualFold(proto, "https") {
+	if strings.EqualFold(strings.TrimSpace(proto), "https") {
 		scheme = "https"
 	}
 	forwarded, _, _ := strings.Cut(r.Header.Get("X-Forwarded-Host"), ",")
-	return joinURL(scheme, cmp.Or(forwarded, r.Host), r.URL.EscapedPath())
+	return joinURL(scheme, cmp.Or(strings.TrimSpace(forwarded), r.Host), r.URL.EscapedPath())
 }
 
 var errMalformedHost = errors.New("the header Host or X-Forwarded-Host is malformed")
@@ -331,7 +331,7 @@ func joinURL(scheme, host, path string) string {
 var (
 	tokenShape    = regexp.MustCompile(`^[A-Za-z0-9+/=_-]{20,}$`)
 	uuidShape     = regexp.MustCompile(`^[[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}$`)
-	withheldShape = regexp.MustCompile(`(?i)anonymous|^[^0-9@]*$`) // in place of the caller's number
+	withheldShape = regexp.MustCompile(`(?i)anonymous|^[^0-9@:]*$`) // in place of the caller's number
 	wordsShape    = regexp.MustCompile(`^[A-Za-z _()/-]+$`)
 	secondsShape  = regexp.MustCompile(`^[0-9]{1,5}$`)
 	pathShape     = regexp.MustCompile(`^/([A-Za-z/._~%-]*[0-9]){0,4}[A-Za-z/._~%-]*$`)
