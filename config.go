@@ -119,7 +119,7 @@ func (f *ConfigFile) Load() (*Config, error) { return f.load(f.read(true)) }
 func (f *ConfigFile) load(content, hash string, err error) (*Config, error) {
 	f.tried, f.seen, f.looks = hash, hash, 0
 	if err != nil {
-		return nil, fmt.Errorf("%w: put a file there that the server's user can read, "+
+		return nil, fmt.Errorf("%w; it must be a file that the server's user can read, "+
 			"or name another with -config", err)
 	}
 	return ParseConfig(f.path, content)
@@ -195,7 +195,6 @@ func (p *parser) problem(at int, format string, args ...any) {
 	p.total++
 	if len(p.problems) < limit || at < p.problems[limit-1].at {
 		p.problems = append(p.problems, problem{at, fmt.Sprintf(format, args...)})
-		// finish finds problems in no order.
 		slices.SortStableFunc(p.problems, func(a, b problem) int { return a.at - b.at })
 		p.problems = p.problems[:min(limit, len(p.problems))]
 	}
@@ -315,7 +314,7 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	lookup[caller] = pairing
 }
 
-// finish counts the pairings, and checks that no customer or agent is a Plivo number: it would call itself.
+// finish counts the pairings, and checks in no order that none is of a Plivo number, which would call itself.
 func (p *parser) finish(c *Config) {
 	for _, lookup := range slices.AppendSeq([]Lookup{c.customerAgentMap}, maps.Values(c.plivoNumbers)) {
 		c.PairingCount += len(lookup) / 2
