@@ -95,10 +95,10 @@ func (f *ConfigFile) Watch(ctx context.Context, reloads <-chan os.Signal, loads 
 }
 
 // LoadEdit loads the file if it has changed since the last load; if not, it returns nil, nil. It waits until
-// two looks in a row have read the same, or ten have differed: a half-written number may be a stranger's. It
+// two looks in a row have read the same, for ten looks at most: a half-written number may be a stranger's. It
 // compares contents, since cp -p and tar keep the time stamp, and one changed digit keeps the size.
 func (f *ConfigFile) LoadEdit() (*Config, error) {
-	content, hash, err := f.read(f.looks > 0) // the first look that differs is never loaded
+	content, hash, err := f.read(f.looks > 0) // of the first look that differs, only the hash is needed
 	settled := hash == f.seen
 	f.seen = hash
 	if hash == f.tried {
@@ -119,8 +119,7 @@ func (f *ConfigFile) Load() (*Config, error) { return f.load(f.read(true)) }
 func (f *ConfigFile) load(content, hash string, err error) (*Config, error) {
 	f.tried, f.seen, f.looks = hash, hash, 0
 	if err != nil {
-		return nil, fmt.Errorf("%w; it must be a file that the server's user can read, "+
-			"or name another with -config", err)
+		return nil, fmt.Errorf("%w; -config must name a file that the server's user can read", err)
 	}
 	return ParseConfig(f.path, content)
 }
@@ -154,7 +153,7 @@ func (f *ConfigFile) read(keep bool) (content, hash string, err error) {
 }
 
 // ParseConfig checks data, the content of the file called name. The error has one problem a line, such as
-// "config.json:LINE:COLUMN: what is wrong and what to do"; if data is not JSON, the first such place only.
+// "config.json:LINE:COLUMN: what is wrong and what to do"; if data is not JSON, only where that shows first.
 func ParseConfig(name, data string) (*Config, error) {
 	p := &parser{data: strings.TrimPrefix(data, "\uFEFF")} // Windows editors begin files with it
 	config := p.config()
@@ -176,7 +175,7 @@ func ParseConfig(name, data string) (*Config, error) {
 type parser struct {
 	data         string         // the content of the file
 	at           int            // how far it has been read, in bytes
-	stopped      bool           // since data is not JSON; that is then the only problem
+	stopped      bool           // because data is not JSON; that is then the only problem
 	plivoNumbers map[Number]int // where the file lists them
 	problems     []problem      // the first 20, in the order of the file
 	total        int            // how many problems there are, those after the first 20 included
@@ -200,7 +199,7 @@ func (p *parser) problem(at int, format string, args ...any) {
 	}
 }
 
-// A place in the file is the text before it. Only when it is printed, as LINE:COLUMN, are the lines counted.
+// A place in the file, kept as the text before it: lines are counted only if it is printed, as LINE:COLUMN.
 type place string
 
 func (p *parser) place(at int) place { return place(p.data[:at]) }
@@ -293,7 +292,7 @@ func (p *parser) pairings(name string) Lookup {
 		switch {
 		case customer == Number{} || agent == Number{}: // already reported
 		case customer == agent:
-			p.problem(agentAt, "the customer is paired with itself: write the agent's number here")
+			p.problem(agentAt, "the customer and the agent are the same: write the agent's number here")
 		case again && first.Peer == agent:
 			p.problem(at, "the same pairing is already at %s: remove one of the two", p.place(int(first.at)))
 		default:
@@ -314,7 +313,7 @@ func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	lookup[caller] = pairing
 }
 
-// finish counts the pairings, and checks in no order that none is of a Plivo number, which would call itself.
+// finish counts the pairings, and reports each phone that is a Plivo number, in any order: p.problem sorts.
 func (p *parser) finish(c *Config) {
 	for _, lookup := range slices.AppendSeq([]Lookup{c.customerAgentMap}, maps.Values(c.plivoNumbers)) {
 		c.PairingCount += len(lookup) / 2
@@ -385,15 +384,15 @@ func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, str
 			if p.peek(); p.stopped { // after a stop, the lines above read nothing
 				return
 			}
-			valueAt, known := p.at, slices.Contains(keys, key)
+			valueAt, known := p.at, slices.Contains(keys, key) // a failed take leaves p.at there, too
 			first, again := places[key]
 			switch {
 			case !known && slices.Contains(sections, key):
 				p.problem(at, "%s is inside %s: a closing brace may be missing before it", key, name)
 			case !known && keys != nil:
-				p.problem(at, "unknown key in %s, which may have only these, spelt so: %s; pairings belong "+
-					"inside customerAgentMap, or in plivoNumbers inside a Plivo number, as "+pairingForm,
-					name, strings.Join(keys, ", "))
+				p.problem(at, "unknown key in %s, which may have only these, spelt exactly so: %s; pairings "+
+					"belong inside customerAgentMap, or in plivoNumbers inside a Plivo number, as %s",
+					name, strings.Join(keys, ", "), pairingForm)
 			case again:
 				p.problem(at, "this key is already at %s: merge the two, and keep what still holds",
 					p.place(first))
@@ -459,7 +458,7 @@ func (p *parser) text() string {
 	}
 	raw := p.data[begin:p.at]
 	if !strings.HasPrefix(p.data[p.at:], `"`) {
-		p.unexpected("") // a line break, say, or the end; none of them needs a hint
+		p.unexpected("") // at a control character or the end: it has a text for each
 		return ""
 	}
 	p.at++
@@ -469,7 +468,7 @@ func (p *parser) text() string {
 	case strings.Contains(raw, `\`):
 		var text string
 		if json.Unmarshal([]byte(`"`+raw+`"`), &text) != nil {
-			p.stop(begin-1, "a wrong backslash in this text: remove it, or write two for one")
+			p.stop(begin-1, "a wrong backslash in this text: remove it, or write two instead of one")
 		}
 		return text
 	}
@@ -502,23 +501,23 @@ func (p *parser) peek() byte {
 	return 0
 }
 
-// What is allowed at each place; unexpected tells places apart by it.
 const (
-	whiteSpace   = " \t\r\n" // of JSON
+	whiteSpace = " \t\r\n" // of JSON
+	notUTF8    = "not plain text in UTF-8: save the file as UTF-8, or put back a copy"
+	// What may come next, by which p.unexpected also knows the place:
 	keyOrBrace   = "only a key in double quotes or a closing brace is allowed here"
 	onlyKey      = "only a key in double quotes is allowed here"
 	onlyColon    = "only a colon is allowed here"
 	onlyValue    = "only text in double quotes, a whole number or an opening brace is allowed here"
 	commaOrBrace = "only a comma or a closing brace is allowed here"
-	notUTF8      = "not plain text in UTF-8: save the file as UTF-8, or put back a copy"
 )
 
 // unexpected stops where data is not JSON, with what was found and what is allowed there. That much is true
 // whatever the mistake was; it suggests a remedy only where the mistake is certain.
 func (p *parser) unexpected(allowed string) {
 	before, rest := strings.TrimRight(p.data[:p.at], whiteSpace), p.data[p.at:]
-	beginsLine := strings.Contains(p.data[len(before):p.at], "\n")
 	char, width := utf8.DecodeRuneInString(rest)
+	beginsLine, closes := strings.Contains(p.data[len(before):p.at], "\n"), char == ',' || char == '}'
 	at, text := p.at, fmt.Sprintf("unexpected %#U: %s", char, allowed)
 	switch {
 	case rest == "" && before == "":
@@ -527,12 +526,12 @@ func (p *parser) unexpected(allowed string) {
 		text = "the file ends too early: its rest, a closing brace or a quote is missing, here or above"
 	case char == 0, char == utf8.RuneError && width == 1:
 		text = notUTF8
-	case char == '\n' || char == '\r': // white space, except in a text
+	case char == '\n' || char == '\r': // only in a text: elsewhere, peek passes over it
 		text = "text must end on its line: look for a line break, backslash, or missing or curly quote"
 	case !unicode.IsPrint(char):
 		text = fmt.Sprintf("%#U, perhaps invisible, is not allowed here: remove it, or write a space", char)
 	case mergeMark.MatchString(rest):
-		text = "a merge conflict: keep the pairings of both versions that still hold, and remove the marks"
+		text = "a merge conflict: keep the pairings of both versions that still hold, and remove the markers"
 	// Right after a quote, it more likely belongs to a text with an unescaped quote, as in "See "//x".
 	case comment.MatchString(rest) && !strings.HasSuffix(p.data[:p.at], `"`):
 		text = "JSON has no comments: remove this one, and keep a pairing in it only if that still holds"
@@ -540,9 +539,9 @@ func (p *parser) unexpected(allowed string) {
 		at, text = len(before)-1, "no comma is allowed before a closing brace: remove it"
 	case allowed == commaOrBrace && keyAndColon.MatchString(rest):
 		at, text = len(before), "a comma is missing: write one between two pairs"
-	case char == ':', // "B": "C" on the line after "A":
-		allowed == onlyValue && (char == ',' || char == '}'), // "A": ,
-		allowed == onlyColon && (beginsLine || char == ',' || char == '}' || keyAndColon.MatchString(rest)):
+	case char == ':', // "A": "B": "C", perhaps on two lines
+		allowed == onlyValue && closes, // "A": ,
+		allowed == onlyColon && (beginsLine || closes || keyAndColon.MatchString(rest)): // "A" "B": "C"
 		text = fmt.Sprintf("something is missing, or there is too much, before this %#U: write pairings as "+
 			pairingForm+", each number beside its partner", char)
 	case strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char):
@@ -584,7 +583,7 @@ func ParseNumber(text string) (Number, error) {
 	case !strings.ContainsFunc(text, unicode.IsDigit):
 		why = "it has no digit; write pairings as " + pairingForm + ", both of them phone numbers"
 	case decimals != "" && strings.Trim(decimals, "0") == "", bad >= 0 && scientific.MatchString(compact):
-		why = "it looks like a decimal, as 14.0 and 1.4E+10 do; write + and the whole number again, in digits"
+		why = "it looks like a decimal, such as 14.0 or 1.4E+10; write + and the whole number in digits"
 	case strings.HasPrefix(digits, "0"),
 		strings.Contains(compact, "(0"), strings.Contains(compact, "[0"), strings.Contains(compact, "（0"):
 		why = "it begins with 0, or has a 0 in brackets; " + fromAbroad
@@ -593,7 +592,7 @@ func ParseNumber(text string) (Number, error) {
 	case bad >= 0:
 		why = fmt.Sprintf("it has the character %#U; write the whole number without extension or note", char)
 	case strings.HasSuffix(compact, ")"):
-		why = "it ends in brackets; write the whole number without extension or note"
+		why = "it ends with a bracket; write the whole number without extension or note"
 	case !inOnePiece && !strings.Contains(text, "+") && !oneAlone.MatchString(text):
 		why = "its country code may be missing; write + and the country code in front (+1 in North America)"
 	case len(digits) < 7 || len(digits) > 15:
@@ -644,7 +643,7 @@ const noZeroAfter = "20 27 30 31 32 33 34 36 40 41 43 44 45 46 47 48 49 51 52 53
 // Patterns of phone numbers and of mistakes in the file.
 var (
 	separators  = strings.NewReplacer("-", "", ".", "", "(", "", ")", "")
-	scientific  = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.41567E+10
+	scientific  = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.4E+10
 	oneAlone    = regexp.MustCompile(`^ *1[ .(-]`)                              // as 1-415-666-7777
 	bareWord    = regexp.MustCompile(`^[+.(-]*\w[\w+.() -]*`)                   // as 5000, null, +1 415
 	mergeMark   = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)

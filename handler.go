@@ -19,7 +19,7 @@ import (
 	"github.com/plivo/plivo-go/v7/xml"
 )
 
-// A Handler answers Plivo's requests to the answer URL, /handleincoming/, and a load balancer's to /healthz.
+// A Handler answers Plivo's requests to /handleincoming/ and …/accept, and a load balancer's to /healthz.
 type Handler struct {
 	config    atomic.Pointer[Config] // the one in force; a request loads it once
 	token     string                 // Plivo's auth token; "" if requests need no signature
@@ -187,7 +187,7 @@ func decide(form url.Values, from, to Number, config *Config, calledURL string) 
 	case from == Number{} && withheldShape.MatchString(form.Get("From")):
 		return reject(config, "the caller's number is withheld"), nil
 	case from == Number{}:
-		return reject(config, "the caller's number has no country code, or is no phone number"), nil
+		return reject(config, "the caller's number has no country code, or is not a phone number"), nil
 	}
 	return connect(from, to, config, calledURL), nil
 }
@@ -197,7 +197,7 @@ func connect(from, to Number, config *Config, calledURL string) Answer {
 	pairings, listed := config.Serving(to)
 	pairing, paired := pairings[from]
 	switch {
-	case from == to || pairing.Peer == to:
+	case from == to || (paired && pairing.Peer == to):
 		answer := reject(config, "the caller or the phone to ring is the Plivo number called; check pairings")
 		answer.level = slog.LevelWarn
 		return answer
@@ -287,7 +287,7 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 			posted[name] = values[0]
 		}
 	}
-	// Encode the query anew, since plivo-go would take a raw # in it for a fragment. A lone ? does no harm.
+	// Encode the query anew: plivo-go takes a raw # in it for a fragment. It drops the ? of an empty one.
 	// plivo.ValidateSignatureV3 would not compare in constant time.
 	uri := calledURL + "?" + r.URL.Query().Encode()
 	want := plivo.ComputeSignatureV3(h.token, uri, r.Method, nonce, posted)
@@ -296,7 +296,7 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the signature does not match %s; compare that with the answer URL in Plivo's "+
+	return fmt.Errorf("the signature does not match %s; compare it with the answer URL in Plivo's "+
 		"console: if they differ, set PUBLIC_URL to what the console has before /handleincoming/; "+
 		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged", calledURL)
 }
@@ -338,7 +338,7 @@ var (
 	secondsShape  = regexp.MustCompile(`^[0-9]{1,5}$`)
 	pathShape     = regexp.MustCompile(`^/([A-Za-z/._~%-]*[0-9]){0,4}[A-Za-z/._~%-]*$`)
 	publicShape   = regexp.MustCompile(`^([Hh][Tt][Tt][Pp][Ss]?)://([^/]+)(/[A-Za-z0-9/._~-]*)?$`)
-	hostShape     = regexp.MustCompile(`^([\w-]+\.)*` + // a name or an IP address, and perhaps a port
+	hostShape     = regexp.MustCompile(`^([\w-]+\.)*` + // labels, the last with a letter, or an IP; perhaps a port
 		`([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?$`)
 )
 

@@ -89,10 +89,10 @@ func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, s
 		return err
 	}
 	handler.config.Store(config)
-	debug.FreeOSMemory() // that loading took: several times the size of the file
+	debug.FreeOSMemory() // loading took several times the size of the file
 	port := config.Port
 	if text := strings.TrimSpace(getenv("PORT")); text != "" {
-		port, _ = strconv.Atoi(text) // 0 if it is no number
+		port, _ = strconv.Atoi(text) // 0 if it is not a number
 		if port < 1 || port > 65535 {
 			return errors.New("PORT in the environment must be a number from 1 to 65535: correct or unset it")
 		}
@@ -149,11 +149,11 @@ func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <
 		select {
 		case load := <-loads:
 			use(load, handler, portAtStart)
-			go debug.FreeOSMemory() // as after the first load; it takes long, and no signal waits for it
+			go debug.FreeOSMemory() // as after the first load; in the background, since it is slow
 		case err := <-failed:
 			return fmt.Errorf("stopped serving: %w", err)
 		case <-ctx.Done():
-			handler.log.Info("stopping: no new requests, running ones may finish")
+			handler.log.Info("stopping: no new requests are taken, running ones may finish")
 			finish, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()
 			if err := server.Shutdown(finish); err != nil {
@@ -167,7 +167,7 @@ func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <
 // use applies a loaded Config. A file that could not be loaded changes nothing.
 func use(load Loaded, handler *Handler, portAtStart int) {
 	if load.err != nil {
-		handler.log.Error("config not loaded; the pairings loaded before stay in force")
+		handler.log.Error("config not loaded; the previous pairings stay in force")
 		for problem := range strings.Lines(load.err.Error()) {
 			handler.log.Error(strings.TrimSpace(problem))
 		}
@@ -207,8 +207,9 @@ func (q *logQueue) writeLines() {
 		if !q.writeLine(line) {
 			q.dropped.Add(1)
 		}
-		const notice = "level=WARN msg=\"log lines dropped\" lines=%d\n"
-		if n := q.dropped.Load(); n > 0 && q.writeLine(fmt.Appendf(nil, notice, n)) {
+		const notice = "time=%s level=WARN msg=\"log lines dropped\" lines=%d\n"
+		now := time.Now().Format(time.RFC3339)
+		if n := q.dropped.Load(); n > 0 && q.writeLine(fmt.Appendf(nil, notice, now, n)) {
 			q.dropped.Add(-n)
 		}
 		q.waiting.Add(-1)
@@ -224,7 +225,7 @@ func (q *logQueue) writeLine(line []byte) bool {
 	if n > 0 {
 		q.cut = line[n-1] != '\n'
 	}
-	return n >= len(line)-1 // if only the newline is missing, the next call writes it
+	return n >= len(line)-1 // only the newline may be missing: the next call writes it
 }
 
 // flush waits until all lines are written, but for no longer than a second without progress.
