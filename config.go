@@ -210,8 +210,6 @@ func (before place) String() string {
 	return fmt.Sprintf("%d:%d", line, column)
 }
 
-const pairingForm = `{ "CUSTOMER": "AGENT" }`
-
 var sections = []string{"app", "call", "customerAgentMap", "plivoNumbers"}
 
 func (p *parser) config() *Config {
@@ -239,16 +237,16 @@ func (p *parser) config() *Config {
 						"or move its pairings there", p.place(first))
 				}
 				p.plivoNumbers[number] = at
-				c.plivoNumbers[number] = p.pairings("the value of a Plivo number")
+				c.plivoNumbers[number] = p.pairings("the pairings of a Plivo number")
 			}
 		}
 	}
 	if p.peek(); p.at < len(p.data) {
-		p.unexpected("nothing may follow the brace that closes the file: move pairings before it, " +
-			"all into one map")
+		p.unexpected("nothing may follow the brace that closes the file: remove it if it comes too early, " +
+			"or move what follows before it")
 	}
 	if p.total == 0 && c.customerAgentMap == nil && c.plivoNumbers == nil {
-		p.problem(0, `no pairings: add "customerAgentMap": `+pairingForm+`, or {} for none yet`)
+		p.problem(0, "no pairings: inside the file's braces, write at least \"customerAgentMap\": {}")
 	}
 	p.finish(c)
 	return c
@@ -283,8 +281,8 @@ func (p *parser) pairings(name string) Lookup {
 		customer := p.number(at, "customer", key)
 		agentAt, text, isText := p.value()
 		if !isText {
-			p.problem(agentAt, "the agent must be one phone number in double quotes; "+
-				"if a Plivo number's pairings begin here, a closing brace is missing before that number")
+			p.problem(agentAt, "the agent must be one phone number in double quotes; if this is a Plivo "+
+				"number's map, move both into plivoNumbers, or write the brace that is missing before them")
 			continue
 		}
 		agent := p.number(agentAt, "agent", text)
@@ -292,7 +290,7 @@ func (p *parser) pairings(name string) Lookup {
 		switch {
 		case customer == Number{} || agent == Number{}: // already reported
 		case customer == agent:
-			p.problem(agentAt, "the customer and the agent are the same: write the agent's number here")
+			p.problem(agentAt, "the customer and the agent are the same number: correct one")
 		case again && first.Peer == agent:
 			p.problem(at, "the same pairing is already at %s: remove one of the two", p.place(int(first.at)))
 		default:
@@ -306,7 +304,7 @@ func (p *parser) pairings(name string) Lookup {
 func (p *parser) add(lookup Lookup, caller Number, pairing Pairing) {
 	if first, taken := lookup[caller]; taken {
 		p.problem(int(pairing.at), "the %s is already the %s at %s, and only one phone can ring: "+
-			"correct one, or give each its own Plivo number in plivoNumbers",
+			"correct one, or give each pairing its own Plivo number in plivoNumbers",
 			pairing.Caller(), first.Caller(), p.place(int(first.at)))
 		return
 	}
@@ -388,10 +386,10 @@ func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, str
 			first, again := places[key]
 			switch {
 			case !known && slices.Contains(sections, key):
-				p.problem(at, "%s is inside %s: a closing brace may be missing before it", key, name)
+				p.problem(at, "%s is inside %s: move it out, or write the brace missing before it", key, name)
 			case !known && keys != nil:
 				p.problem(at, "unknown key in %s, which may have only these, spelt exactly so: %s; pairings "+
-					"belong inside customerAgentMap, or in plivoNumbers inside a Plivo number, as %s",
+					"belong inside customerAgentMap, or inside a Plivo number within plivoNumbers: %s",
 					name, strings.Join(keys, ", "), pairingForm)
 			case again:
 				p.problem(at, "this key is already at %s: merge the two, and keep what still holds",
@@ -468,7 +466,7 @@ func (p *parser) text() string {
 	case strings.Contains(raw, `\`):
 		var text string
 		if json.Unmarshal([]byte(`"`+raw+`"`), &text) != nil {
-			p.stop(begin-1, "a wrong backslash in this text: remove it, or write two instead of one")
+			p.stop(begin-1, "a wrong backslash in this text: remove it, or double it")
 		}
 		return text
 	}
@@ -502,8 +500,9 @@ func (p *parser) peek() byte {
 }
 
 const (
-	whiteSpace = " \t\r\n" // of JSON
-	notUTF8    = "not plain text in UTF-8: save the file as UTF-8, or put back a copy"
+	pairingForm = `{ "CUSTOMER": "AGENT" }`
+	whiteSpace  = " \t\r\n" // of JSON
+	notUTF8     = "not plain text in UTF-8: save the file as UTF-8, or put back a copy"
 	// What may come next, by which p.unexpected also knows the place:
 	keyOrBrace   = "only a key in double quotes or a closing brace is allowed here"
 	onlyKey      = "only a key in double quotes is allowed here"
@@ -523,11 +522,11 @@ func (p *parser) unexpected(allowed string) {
 	case rest == "" && before == "":
 		text = `the file is empty: put back a copy; only if there is none, write { "customerAgentMap": {} }`
 	case rest == "":
-		text = "the file ends too early: its rest, a closing brace or a quote is missing, here or above"
+		text = "the file ends too early: put back a copy if its rest is lost; or a brace or quote is missing"
 	case char == 0, char == utf8.RuneError && width == 1:
 		text = notUTF8
 	case char == '\n' || char == '\r': // only in a text: elsewhere, peek passes over it
-		text = "text must end on its line: look for a line break, backslash, or missing or curly quote"
+		text = "text must end on its line: look for a line break, a backslash, or a missing or curly quote"
 	case !unicode.IsPrint(char):
 		text = fmt.Sprintf("%#U, perhaps invisible, is not allowed here: remove it, or write a space", char)
 	case mergeMark.MatchString(rest):
@@ -538,14 +537,16 @@ func (p *parser) unexpected(allowed string) {
 	case allowed == onlyKey && char == '}':
 		at, text = len(before)-1, "no comma is allowed before a closing brace: remove it"
 	case allowed == commaOrBrace && keyAndColon.MatchString(rest):
-		at, text = len(before), "a comma is missing: write one between two pairs"
+		at, text = len(before), "a comma is missing: write one here"
 	case char == ':', // "A": "B": "C", perhaps on two lines
 		allowed == onlyValue && closes, // "A": ,
 		allowed == onlyColon && (beginsLine || closes || keyAndColon.MatchString(rest)): // "A" "B": "C"
-		text = fmt.Sprintf("something is missing, or there is too much, before this %#U: write pairings as "+
-			pairingForm+", each number beside its partner", char)
+		text = fmt.Sprintf("something before this %#U is missing, or is one too many: each pairing is "+
+			`"CUSTOMER": "AGENT", all of them in one pair of braces`, char)
 	case strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char):
 		text += `; the double quote of JSON is the straight " (U+0022)`
+	case strings.HasSuffix(p.data[:p.at], `"`):
+		text += "; look for a quote that is missing or too many, here or before"
 	}
 	p.stop(at, text)
 }
@@ -581,9 +582,9 @@ func ParseNumber(text string) (Number, error) {
 	why := ""
 	switch {
 	case !strings.ContainsFunc(text, unicode.IsDigit):
-		why = "it has no digit; write pairings as " + pairingForm + ", both of them phone numbers"
+		why = `it has no digit; each pairing is "CUSTOMER": "AGENT", both of them phone numbers`
 	case decimals != "" && strings.Trim(decimals, "0") == "", bad >= 0 && scientific.MatchString(compact):
-		why = "it looks like a decimal, such as 14.0 or 1.4E+10; write + and the whole number in digits"
+		why = "it looks like a decimal (14.0, 1.4E+10); write it all, beginning with + and the country code"
 	case strings.HasPrefix(digits, "0"),
 		strings.Contains(compact, "(0"), strings.Contains(compact, "[0"), strings.Contains(compact, "（0"):
 		why = "it begins with 0, or has a 0 in brackets; " + fromAbroad
@@ -594,7 +595,7 @@ func ParseNumber(text string) (Number, error) {
 	case strings.HasSuffix(compact, ")"):
 		why = "it ends with a bracket; write the whole number without extension or note"
 	case !inOnePiece && !strings.Contains(text, "+") && !oneAlone.MatchString(text):
-		why = "its country code may be missing; write + and the country code in front (+1 in North America)"
+		why = "its country code may be missing; write all of it with + and country code (+1 in North America)"
 	case len(digits) < 7 || len(digits) > 15:
 		why = "it has " + plural(len(digits), "digit") + "; write 7 to 15, country code included"
 	case (digits[0] == '1' || digits[0] == '7') && len(digits) != 11:

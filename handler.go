@@ -56,13 +56,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	path, method := r.URL.EscapedPath(), r.Method
 	isAnswerURL := path == "/handleincoming/" || path == "/handleincoming"
-	isAcceptURL := path == "/handleincoming/accept"
 	switch {
 	case isAnswerURL && (method == "GET" || method == "POST"):
 		h.incoming(w, r)
-	case isAcceptURL && (method == "GET" || method == "POST"):
+	case path == "/handleincoming/accept" && (method == "GET" || method == "POST"):
 		h.accept(w, r)
-	case isAnswerURL || isAcceptURL:
+	case isAnswerURL || path == "/handleincoming/accept":
 		w.Header().Set("Allow", "GET, POST")
 		h.refuse(w, r, http.StatusMethodNotAllowed, errors.New("use GET or POST here"))
 	case path == "/healthz" && (method == "GET" || method == "HEAD"):
@@ -338,7 +337,7 @@ var (
 	secondsShape  = regexp.MustCompile(`^[0-9]{1,5}$`)
 	pathShape     = regexp.MustCompile(`^/([A-Za-z/._~%-]*[0-9]){0,4}[A-Za-z/._~%-]*$`)
 	publicShape   = regexp.MustCompile(`^([Hh][Tt][Tt][Pp][Ss]?)://([^/]+)(/[A-Za-z0-9/._~-]*)?$`)
-	hostShape     = regexp.MustCompile(`^([\w-]+\.)*` + // labels, the last with a letter, or an IP; perhaps a port
+	hostShape     = regexp.MustCompile(`^([\w-]+\.)*` + // a name with a letter or an IP; perhaps a port
 		`([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?$`)
 )
 
