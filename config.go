@@ -601,7 +601,7 @@ func ParseNumber(text string) (Number, error) {
 	case (digits[0] == '1' || digits[0] == '7') && len(digits) != 11:
 		why = "a number that begins with 1 (North America) or 7 (Russia, Kazakhstan) has 11 digits; " +
 			"another country's number needs + and its country code in front"
-	case digits[2] == '0' && strings.Contains(noZeroAfter, digits[:2]):
+	case strings.Contains(digits[:4], "0") && trunkZero.MatchString(digits) && !keepsZero.MatchString(digits):
 		why = "it has a 0 after the country code, dialled only inside the country; " + fromAbroad
 	default:
 		value, _ := strconv.ParseUint(digits, 10, 64) // 15 digits fit
@@ -637,12 +637,12 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %s", n, noun)
 }
 
-// The country codes of two digits after which no number has a 0; after Italy's 39, there may be one.
-const noZeroAfter = "20 27 30 31 32 33 34 36 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 " +
-	"60 61 62 63 64 65 66 81 82 84 86 90 91 92 93 94 95 98"
-
 // Patterns of phone numbers and of mistakes in the file.
 var (
+	// A country code and a 0; and the codes after which there may be one, by libphonenumber, with Italy's 39.
+	trunkZero = regexp.MustCompile(`^([17]|2[07]|3[0-46]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]` +
+		`|(2[1-689]|3[578]|42|5[09]|6[7-9]|8[0578]|9[679]).)0`)
+	keepsZero   = regexp.MustCompile(`^(225|226|227|229|241|242|250|378|881|992)`)
 	separators  = strings.NewReplacer("-", "", ".", "", "(", "", ")", "")
 	scientific  = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.4E+10
 	oneAlone    = regexp.MustCompile(`^ *1[ .(-]`)                              // as 1-415-666-7777
