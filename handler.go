@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -80,7 +81,7 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, status, err)
 		return
 	}
-	config, calledURL := h.config.Load(), h.calledURL(r)
+	config, calledURL := h.config.Load(), sync.OnceValue(func() string { return h.calledURL(r) }) // if needed
 	if err := h.checkSignature(r, calledURL); err != nil {
 		h.refuse(w, r, http.StatusForbidden, err)
 		return
@@ -106,8 +107,7 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request) {
 	writeXML(w, speak(config, config.AcceptMessage))
 }
 
-// callUUID returns the call's UUID for the log. It parses the form if nobody has; r.FormValue would parse a
-// multipart one, too, at more than ten times the cost.
+// callUUID parses the form if nobody has. r.FormValue would parse a multipart one, too, at ten times the cost.
 func callUUID(r *http.Request) string {
 	_ = r.ParseForm()
 	return shown(uuidShape, r.Form.Get("CallUUID"))
@@ -165,7 +165,7 @@ type Answer struct {
 // decide returns the answer to a request, or an error if that is not a call as described on
 // https://www.plivo.com/docs/voice/xml/request. from is the caller, and to the number called. Plivo also
 // reports here that a call has ended, since its hangup_url defaults to the answer URL.
-func decide(form url.Values, from, to Number, config *Config, calledURL string) (Answer, error) {
+func decide(form url.Values, from, to Number, config *Config, calledURL func() string) (Answer, error) {
 	event, causeName, cause := form.Get("Event"), form.Get("HangupCauseName"), form.Get("HangupCause")
 	switch {
 	case event != "Hangup" && reportsDial(form): // the report of a hangup may have Dial parameters, too
@@ -181,7 +181,7 @@ func decide(form url.Values, from, to Number, config *Config, calledURL string) 
 		return reject(config, "the business placed this call, so To is the person called"), nil
 	case to == Number{}:
 		return Answer{}, errors.New("the parameter To is not a phone number")
-	case calledURL == "" && (config.NoAnswerMessage != "" || config.AcceptMessage != ""):
+	case (config.NoAnswerMessage != "" || config.AcceptMessage != "") && calledURL() == "":
 		return Answer{}, errMalformedHost
 	case from == Number{} && withheldShape.MatchString(form.Get("From")):
 		return reject(config, "the caller's number is withheld"), nil
@@ -192,7 +192,7 @@ func decide(form url.Values, from, to Number, config *Config, calledURL string) 
 }
 
 // connect rings the other phone of the caller's pairing, or turns away a caller who is in none.
-func connect(from, to Number, config *Config, calledURL string) Answer {
+func connect(from, to Number, config *Config, calledURL func() string) Answer {
 	pairings, listed := config.Serving(to)
 	pairing, paired := pairings[from]
 	switch {
@@ -213,10 +213,10 @@ func connect(from, to Number, config *Config, calledURL string) Answer {
 		Contents:   []any{xml.NumberElement{Contents: pairing.Peer.Digits()}},
 	}
 	if config.NoAnswerMessage != "" {
-		dial.Action = &calledURL // requested when the Dial ends
+		dial.Action = new(calledURL()) // requested when the Dial ends
 	}
 	if config.AcceptMessage != "" { // requested when the other phone is picked up
-		dial.ConfirmSound = new(strings.TrimSuffix(calledURL, "/") + "/accept")
+		dial.ConfirmSound = new(strings.TrimSuffix(calledURL(), "/") + "/accept")
 		dial.ConfirmKey, dial.ConfirmTimeout = new("1"), new("20") // seconds; by default 120
 	}
 	return Answer{
@@ -264,7 +264,7 @@ func dialEnded(form url.Values, config *Config) Answer {
 
 // checkSignature returns an error unless Plivo signed the request to calledURL with the token, if any.
 // The form must be parsed. A version 2 signature does not count, since it does not cover the parameters.
-func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
+func (h *Handler) checkSignature(r *http.Request, calledURL func() string) error {
 	if h.token == "" {
 		return nil
 	}
@@ -274,7 +274,7 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 	if len(given) == 0 || nonce == "" {
 		return errors.New("the header X-Plivo-Signature-V3 or X-Plivo-Signature-V3-Nonce is missing")
 	}
-	if calledURL == "" {
+	if calledURL() == "" {
 		return errMalformedHost
 	}
 	posted := map[string]string{}
@@ -288,7 +288,7 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 	}
 	// Encode the query anew: plivo-go takes a raw # in it for a fragment. It drops the ? of an empty one.
 	// plivo.ValidateSignatureV3 would not compare in constant time.
-	uri := calledURL + "?" + r.URL.Query().Encode()
+	uri := calledURL() + "?" + r.URL.Query().Encode()
 	want := plivo.ComputeSignatureV3(h.token, uri, r.Method, nonce, posted)
 	for signature := range strings.SplitSeq(strings.Join(given, ","), ",") {
 		if hmac.Equal([]byte(strings.TrimSpace(signature)), []byte(want)) {
@@ -297,7 +297,7 @@ func (h *Handler) checkSignature(r *http.Request, calledURL string) error {
 	}
 	return fmt.Errorf("the signature does not match %s; compare it with the answer URL in Plivo's "+
 		"console: if they differ, set PUBLIC_URL to what the console has before /handleincoming/; "+
-		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged", calledURL)
+		"if not, PLIVO_AUTH_TOKEN is another account's, or the request is forged", calledURL())
 }
 
 // calledURL returns the URL that Plivo called, without its query: PUBLIC_URL if that is set, else what
