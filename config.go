@@ -66,7 +66,7 @@ func (c *Config) Serving(plivoNumber Number) (pairings Lookup, listed bool) {
 type ConfigFile struct {
 	path  string
 	tried string // hash of what the last load read, even if that failed
-	seen  string // hash of what the last look or load read
+	seen  string // hash of what the last look or load read; the same as tried while looks is 0
 	looks int    // how many in a row have differed from tried
 }
 
@@ -98,7 +98,7 @@ func (f *ConfigFile) Watch(ctx context.Context, reloads <-chan os.Signal, loads 
 // two looks in a row have read the same, for ten looks at most: a half-written number may be a stranger's. It
 // compares contents, since cp -p and tar keep the time stamp, and one changed digit keeps the size.
 func (f *ConfigFile) LoadEdit() (*Config, error) {
-	content, hash, err := f.read(f.looks > 0) // of the first look that differs, only the hash is needed
+	content, hash, err := f.read(f.looks > 0) // the first look that differs is never loaded: no content
 	settled := hash == f.seen
 	f.seen = hash
 	if hash == f.tried {
@@ -115,11 +115,11 @@ func (f *ConfigFile) LoadEdit() (*Config, error) {
 // Load reads and checks the file. The error has one problem a line, and never shows a phone number.
 func (f *ConfigFile) Load() (*Config, error) { return f.load(f.read(true)) }
 
-// load notes what read has returned as tried, and parses it.
+// load takes what read has returned: it notes the hash as tried, and parses the content.
 func (f *ConfigFile) load(content, hash string, err error) (*Config, error) {
 	f.tried, f.seen, f.looks = hash, hash, 0
 	if err != nil {
-		return nil, fmt.Errorf("%w; -config must name a file that the server's user can read", err)
+		return nil, fmt.Errorf("%w; -config must name a file of pairings that the server's user can read", err)
 	}
 	return ParseConfig(f.path, content)
 }
@@ -153,7 +153,7 @@ func (f *ConfigFile) read(keep bool) (content, hash string, err error) {
 }
 
 // ParseConfig checks data, the content of the file called name. The error has one problem a line, such as
-// "config.json:LINE:COLUMN: what is wrong and what to do"; if data is not JSON, only where that shows first.
+// "config.json:LINE:COLUMN: what is wrong and what to do"; if data is not JSON, that is the only problem.
 func ParseConfig(name, data string) (*Config, error) {
 	p := &parser{data: strings.TrimPrefix(data, "\uFEFF")} // Windows editors begin files with it
 	config := p.config()
@@ -173,12 +173,12 @@ func ParseConfig(name, data string) (*Config, error) {
 // A parser reads a Config from front to back, and collects what is wrong. It reads JSON itself: encoding/json
 // does not report doubled keys, and its errors do not say what may stand where the JSON breaks off.
 type parser struct {
-	data         string         // the content of the file
-	at           int            // how far it has been read, in bytes
-	stopped      bool           // because data is not JSON; that is then the only problem
-	plivoNumbers map[Number]int // where the file lists them
-	problems     []problem      // the first 20, in the order of the file
-	total        int            // how many problems there are, those after the first 20 included
+	data     string         // the content of the file
+	at       int            // how far it has been read, in bytes
+	stopped  bool           // because data is not JSON; that is then the only problem
+	plivoAt  map[Number]int // where the file lists which Plivo number
+	problems []problem      // the first 20, in the order of the file
+	total    int            // how many problems there are, those after the first 20 included
 }
 
 type problem struct {
@@ -205,9 +205,9 @@ type place string
 func (p *parser) place(at int) place { return place(p.data[:at]) }
 
 func (before place) String() string {
-	line := strings.Count(string(before), "\n") + 1
-	column := utf8.RuneCountInString(string(before[strings.LastIndexByte(string(before), '\n')+1:])) + 1
-	return fmt.Sprintf("%d:%d", line, column)
+	text := string(before)
+	column := utf8.RuneCountInString(text[strings.LastIndexByte(text, '\n')+1:]) + 1
+	return fmt.Sprintf("%d:%d", strings.Count(text, "\n")+1, column)
 }
 
 var sections = []string{"app", "call", "customerAgentMap", "plivoNumbers"}
@@ -229,14 +229,14 @@ func (p *parser) config() *Config {
 		case "customerAgentMap":
 			c.customerAgentMap = p.pairings(section)
 		case "plivoNumbers":
-			c.plivoNumbers, p.plivoNumbers = map[Number]Lookup{}, map[Number]int{}
+			c.plivoNumbers, p.plivoAt = map[Number]Lookup{}, map[Number]int{}
 			for at, key := range p.object(section, `{ "PLIVO NUMBER": `+pairingForm+` }`) {
 				number := p.number(at, "Plivo number", key)
-				if first, again := p.plivoNumbers[number]; again && number != (Number{}) {
+				if first, again := p.plivoAt[number]; again && number != (Number{}) {
 					p.problem(at, "the Plivo number is already at %s: correct one, "+
 						"or move its pairings there", p.place(first))
 				}
-				p.plivoNumbers[number] = at
+				p.plivoAt[number] = at
 				c.plivoNumbers[number] = p.pairings("the pairings of a Plivo number")
 			}
 		}
@@ -316,7 +316,7 @@ func (p *parser) finish(c *Config) {
 	for _, lookup := range slices.AppendSeq([]Lookup{c.customerAgentMap}, maps.Values(c.plivoNumbers)) {
 		c.PairingCount += len(lookup) / 2
 		for caller, pairing := range lookup {
-			if _, listed := p.plivoNumbers[caller]; listed {
+			if _, listed := p.plivoAt[caller]; listed {
 				p.problem(int(pairing.at), "the %s is also a Plivo number, and can't be a person's phone: "+
 					"correct one", pairing.Caller())
 			}
@@ -379,10 +379,10 @@ func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, str
 			at := p.at - 1
 			key := p.text()
 			p.expect(':', onlyColon)
-			if p.peek(); p.stopped { // after a stop, the lines above read nothing
+			if p.peek(); p.stopped { // in a line above; those after it then read nothing
 				return
 			}
-			valueAt, known := p.at, slices.Contains(keys, key) // a failed take leaves p.at there, too
+			valueAt, known := p.at, slices.Contains(keys, key)
 			first, again := places[key]
 			switch {
 			case !known && slices.Contains(sections, key):
@@ -402,7 +402,7 @@ func (p *parser) object(name, example string, keys ...string) iter.Seq2[int, str
 					return
 				}
 			}
-			if p.at == valueAt { // nobody has read the value
+			if p.at == valueAt { // nobody has read it, or p.object found no brace there
 				p.value()
 			}
 			if !p.take(',') {
@@ -425,13 +425,14 @@ func (p *parser) value() (at int, text string, isText bool) {
 		p.at += len(word)
 		return at, strings.TrimRight(word, " "), false
 	}
-	for depth := 0; ; {
+	if !p.take('{') && !p.take('[') {
+		p.unexpected(onlyValue)
+		return at, "", false
+	}
+	for depth := 1; depth > 0 && p.peek() != 0; { // if data ends inside it, p.object stops there
 		switch {
 		case p.take('{'), p.take('['):
 			depth++
-		case depth == 0 || p.peek() == 0: // no value, or data ends inside it
-			p.unexpected(onlyValue)
-			return at, "", false
 		case p.take('}'), p.take(']'):
 			depth--
 		case p.take('"'):
@@ -439,10 +440,8 @@ func (p *parser) value() (at int, text string, isText bool) {
 		default:
 			p.at++
 		}
-		if depth == 0 {
-			return at, "", false
-		}
 	}
+	return at, "", false
 }
 
 // text reads a text whose opening quote has been read.
@@ -456,7 +455,7 @@ func (p *parser) text() string {
 	}
 	raw := p.data[begin:p.at]
 	if !strings.HasPrefix(p.data[p.at:], `"`) {
-		p.unexpected("") // at a control character or the end: it has a text for each
+		p.unexpected("") // at a control character or the end of data, where it does not use allowed
 		return ""
 	}
 	p.at++
@@ -466,7 +465,7 @@ func (p *parser) text() string {
 	case strings.Contains(raw, `\`):
 		var text string
 		if json.Unmarshal([]byte(`"`+raw+`"`), &text) != nil {
-			p.stop(begin-1, "a wrong backslash in this text: remove it, or double it")
+			p.stop(begin-1, "a stray backslash in this text: remove it, or double it")
 		}
 		return text
 	}
@@ -503,7 +502,7 @@ const (
 	pairingForm = `{ "CUSTOMER": "AGENT" }`
 	whiteSpace  = " \t\r\n" // of JSON
 	notUTF8     = "not plain text in UTF-8: save the file as UTF-8, or put back a copy"
-	// What may come next, by which p.unexpected also knows the place:
+	// What may come next; p.unexpected also tells from it what was being read:
 	keyOrBrace   = "only a key in double quotes or a closing brace is allowed here"
 	onlyKey      = "only a key in double quotes is allowed here"
 	onlyColon    = "only a colon is allowed here"
@@ -522,7 +521,7 @@ func (p *parser) unexpected(allowed string) {
 	case rest == "" && before == "":
 		text = `the file is empty: put back a copy; only if there is none, write { "customerAgentMap": {} }`
 	case rest == "":
-		text = "the file ends too early: put back a copy if its rest is lost; or a brace or quote is missing"
+		text = "the file ends too early: its rest is lost (put back a copy), or a brace or quote is missing"
 	case char == 0, char == utf8.RuneError && width == 1:
 		text = notUTF8
 	case char == '\n' || char == '\r': // only in a text: elsewhere, peek passes over it
@@ -531,7 +530,7 @@ func (p *parser) unexpected(allowed string) {
 		text = fmt.Sprintf("%#U, perhaps invisible, is not allowed here: remove it, or write a space", char)
 	case mergeMark.MatchString(rest):
 		text = "a merge conflict: keep the pairings of both versions that still hold, and remove the markers"
-	// Right after a quote, it more likely belongs to a text with an unescaped quote, as in "See "//x".
+	// Not right after a quote: there it is rather text with an unescaped quote in it: "See "//x".
 	case comment.MatchString(rest) && !strings.HasSuffix(p.data[:p.at], `"`):
 		text = "JSON has no comments: remove this one, and keep a pairing in it only if that still holds"
 	case allowed == onlyKey && char == '}':
@@ -539,14 +538,14 @@ func (p *parser) unexpected(allowed string) {
 	case allowed == commaOrBrace && keyAndColon.MatchString(rest):
 		at, text = len(before), "a comma is missing: write one here"
 	case char == ':', // "A": "B": "C", perhaps on two lines
-		allowed == onlyValue && closes, // "A": ,
-		allowed == onlyColon && (beginsLine || closes || keyAndColon.MatchString(rest)): // "A" "B": "C"
+		closes && (allowed == onlyValue || allowed == onlyColon),              // "A": , or "A" }
+		allowed == onlyColon && (beginsLine || keyAndColon.MatchString(rest)): // "A" "B": "C"
 		text = fmt.Sprintf("something before this %#U is missing, or is one too many: each pairing is "+
 			`"CUSTOMER": "AGENT", all of them in one pair of braces`, char)
 	case strings.ContainsRune("'`´‘’‚‛“”„‟«»＂＇″′", char):
 		text += `; the double quote of JSON is the straight " (U+0022)`
 	case strings.HasSuffix(p.data[:p.at], `"`):
-		text += "; look for a quote that is missing or too many, here or before"
+		text += "; look for a missing or extra quote, here or before"
 	}
 	p.stop(at, text)
 }
@@ -576,14 +575,13 @@ func ParseNumber(text string) (Number, error) {
 	digits := strings.TrimPrefix(separators.Replace(compact), "+")
 	bad := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' })
 	char, _ := utf8.DecodeRuneInString(digits[max(bad, 0):]) // the bad one, if any
-	_, decimals, _ := strings.Cut(strings.ReplaceAll(compact, ",", "."), ".")
 	const fromAbroad = "write + and the number as it is dialled from abroad"
 	inOnePiece := len(digits) >= 11 && digits == strings.Trim(text, " ")
 	why := ""
 	switch {
 	case !strings.ContainsFunc(text, unicode.IsDigit):
 		why = `it has no digit; each pairing is "CUSTOMER": "AGENT", both of them phone numbers`
-	case decimals != "" && strings.Trim(decimals, "0") == "", bad >= 0 && scientific.MatchString(compact):
+	case strings.ContainsAny(compact, ".,eE") && decimal.MatchString(compact):
 		why = "it looks like a decimal (14.0, 1.4E+10); write it all, beginning with + and the country code"
 	case strings.HasPrefix(digits, "0"),
 		strings.Contains(compact, "(0"), strings.Contains(compact, "[0"), strings.Contains(compact, "（0"):
@@ -591,9 +589,9 @@ func ParseNumber(text string) (Number, error) {
 	case bad >= 0 && !unicode.IsPrint(char):
 		why = fmt.Sprintf("it has the invisible character %#U; enter the number again", char)
 	case bad >= 0:
-		why = fmt.Sprintf("it has the character %#U; write the whole number without extension or note", char)
+		why = fmt.Sprintf("it has the character %#U; write the whole number, no extension or note", char)
 	case strings.HasSuffix(compact, ")"):
-		why = "it ends with a bracket; write the whole number without extension or note"
+		why = "it ends with a bracket; write the whole number, no extension or note"
 	case !inOnePiece && !strings.Contains(text, "+") && !oneAlone.MatchString(text):
 		why = "its country code may be missing; write all of it with + and country code (+1 in North America)"
 	case len(digits) < 7 || len(digits) > 15:
@@ -601,6 +599,7 @@ func ParseNumber(text string) (Number, error) {
 	case (digits[0] == '1' || digits[0] == '7') && len(digits) != 11:
 		why = "a number that begins with 1 (North America) or 7 (Russia, Kazakhstan) has 11 digits; " +
 			"another country's number needs + and its country code in front"
+	// The usual number has no 0 there, and is spared the long patterns.
 	case strings.Contains(digits[:4], "0") && trunkZero.MatchString(digits) && !keepsZero.MatchString(digits):
 		why = "it has a 0 after the country code, dialled only inside the country; " + fromAbroad
 	default:
@@ -639,14 +638,14 @@ func plural(n int, noun string) string {
 
 // Patterns of phone numbers and of mistakes in the file.
 var (
-	// A country code and a 0; and the codes after which there may be one, by libphonenumber, with Italy's 39.
+	// A country code, except Italy's 39, and a 0; and those whose numbers may have one, by libphonenumber.
 	trunkZero = regexp.MustCompile(`^([17]|2[07]|3[0-46]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]` +
 		`|(2[1-689]|3[578]|42|5[09]|6[7-9]|8[0578]|9[679]).)0`)
 	keepsZero   = regexp.MustCompile(`^(225|226|227|229|241|242|250|378|881|992)`)
 	separators  = strings.NewReplacer("-", "", ".", "", "(", "", ")", "")
-	scientific  = regexp.MustCompile(`^[+]?[0-9]+([.,][0-9]*)?[eE][+]?[0-9]+$`) // as 1.4E+10
-	oneAlone    = regexp.MustCompile(`^ *1[ .(-]`)                              // as 1-415-666-7777
-	bareWord    = regexp.MustCompile(`^[+.(-]*\w[\w+.() -]*`)                   // as 5000, null, +1 415
+	decimal     = regexp.MustCompile(`^[+]?[0-9()-]+([.,]0+|([.,][0-9]*)?[eE][+]?[0-9]+)$`) // 14.0, 1.4E+10
+	oneAlone    = regexp.MustCompile(`^ *1[ .(-]`)                                          // 1-415-666-7777
+	bareWord    = regexp.MustCompile(`^[+.(-]*\w[\w+.() -]*`)                               // 5000, null
 	mergeMark   = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)
 	comment     = regexp.MustCompile(`^(//|/\*|#)`)
 	keyAndColon = regexp.MustCompile(`^"[^"\n]*"\s*:`)

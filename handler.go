@@ -107,7 +107,7 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request) {
 	writeXML(w, speak(config, config.AcceptMessage))
 }
 
-// callUUID parses the form if nobody has; not by r.FormValue: a multipart form costs ten times as much.
+// callUUID parses the form if nobody has. r.FormValue would parse a multipart one, at ten times the cost.
 func callUUID(r *http.Request) string {
 	_ = r.ParseForm()
 	return shown(uuidShape, r.Form.Get("CallUUID"))
@@ -123,7 +123,7 @@ const (
 	maxParameters = 100      // Plivo sends some 30; plivo-go's signature takes time quadratic in them
 )
 
-// readForm reads query and body into r.Form. After an error, status is what to refuse r with.
+// readForm reads the query and the body into r.Form. After an error, status is what to refuse r with.
 func readForm(r *http.Request) (status int, err error) {
 	err = r.ParseForm()
 	switch {
@@ -163,7 +163,7 @@ type Answer struct {
 }
 
 // decide returns the answer to a request, or an error if that is not a call as described on
-// https://www.plivo.com/docs/voice/xml/request. from is the caller, and to the number called. Plivo also
+// https://www.plivo.com/docs/voice/xml/request. from is who calls, to is the number called. Plivo also
 // reports here that a call has ended, since its hangup_url defaults to the answer URL.
 func decide(form url.Values, from, to Number, config *Config, calledURL func() string) (Answer, error) {
 	event, causeName, cause := form.Get("Event"), form.Get("HangupCauseName"), form.Get("HangupCause")
@@ -203,7 +203,7 @@ func connect(from, to Number, config *Config, calledURL func() string) Answer {
 	case !paired && listed:
 		return reject(config, "the caller is in no pairing of this Plivo number, which plivoNumbers lists")
 	case !paired:
-		return reject(config, "the caller is not in customerAgentMap; plivoNumbers does not list this number")
+		return reject(config, "the caller is not in customerAgentMap, nor the Plivo number in plivoNumbers")
 	}
 	dial := xml.DialElement{ // without callerId and callerName, Plivo shows the caller's own number and name
 		CallerID:   new(to.Digits()),
@@ -286,7 +286,7 @@ func (h *Handler) checkSignature(r *http.Request, calledURL func() string) error
 			posted[name] = values[0]
 		}
 	}
-	// Encode the query anew: plivo-go takes a raw # in it for a fragment. It drops the ? of an empty one.
+	// Encode the query anew: plivo-go takes a raw # in it for a fragment. Without a query, it drops the ?.
 	// plivo.ValidateSignatureV3 would not compare in constant time.
 	uri := calledURL() + "?" + r.URL.Query().Encode()
 	want := plivo.ComputeSignatureV3(h.token, uri, r.Method, nonce, posted)
@@ -337,7 +337,7 @@ var (
 	secondsShape  = regexp.MustCompile(`^[0-9]{1,5}$`)
 	pathShape     = regexp.MustCompile(`^/([A-Za-z/._~%-]*[0-9]){0,4}[A-Za-z/._~%-]*$`)
 	publicShape   = regexp.MustCompile(`^([Hh][Tt][Tt][Pp][Ss]?)://([^/]+)(/[A-Za-z0-9/._~-]*)?$`)
-	hostShape     = regexp.MustCompile(`^([\w-]+\.)*` + // a name with a letter or an IP; perhaps a port
+	hostShape     = regexp.MustCompile(`^([\w-]+\.)*` + // an IP, or a name with a letter; perhaps a port
 		`([\w-]*[A-Za-z][\w-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[[:xdigit:]:.]+\])(:[0-9]{1,5})?$`)
 )
 

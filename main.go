@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, stderr io.Writer) error {
 	signal.Ignore(syscall.SIGPIPE) // or a closed log pipe would end the program
 	reloads := make(chan os.Signal, 1)
-	signal.Notify(reloads, syscall.SIGHUP) // never undone: a SIGHUP would then end the program
+	signal.Notify(reloads, syscall.SIGHUP) // never undone, or a SIGHUP would end the program
 	queue := &logQueue{w: stderr, lines: make(chan []byte, 1<<14)}
 	go queue.writeLines()
 	defer queue.flush()
@@ -131,7 +131,7 @@ func listen(ctx context.Context, file *ConfigFile, getenv func(string) string, s
 }
 
 // serve answers calls until ctx ends, and then lets running requests finish. It also puts each loaded Config
-// into force: here rather than in Watch, so that nothing of it is logged after serve returns.
+// into force: here rather than in Watch, so that no load is logged after serve has returned.
 func serve(ctx context.Context, listener net.Listener, handler *Handler, loads <-chan Loaded) error {
 	server := &http.Server{
 		Handler:           handler,
@@ -187,7 +187,7 @@ type logQueue struct {
 	lines   chan []byte
 	waiting atomic.Int64 // lines that are neither written nor dropped yet
 	dropped atomic.Int64 // lines whose loss is not logged yet
-	cut     bool         // the last line was written in part: the next begins with a newline
+	cut     bool         // what was written last lacks its newline, with which the next line begins
 }
 
 // Write puts a line into the queue, and never waits.
@@ -225,7 +225,7 @@ func (q *logQueue) writeLine(line []byte) bool {
 	if n > 0 {
 		q.cut = line[n-1] != '\n'
 	}
-	return n >= len(line)-1 // only the newline may be missing: the next call writes it
+	return n >= len(line)-1 // if only its newline is missing, the next call writes it
 }
 
 // flush waits until all lines are written, but for no longer than a second without progress.
