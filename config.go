@@ -119,7 +119,7 @@ func (f *ConfigFile) Load() (*Config, error) { return f.load(f.read(true)) }
 func (f *ConfigFile) load(content, hash string, err error) (*Config, error) {
 	f.tried, f.seen, f.looks = hash, hash, 0
 	if err != nil {
-		return nil, fmt.Errorf("%w; -config must name a file of pairings that the server's user can read", err)
+		return nil, fmt.Errorf("%w; -config must name a file of pairings the server's user can read", err)
 	}
 	return ParseConfig(f.path, content)
 }
