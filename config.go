@@ -647,6 +647,6 @@ var (
 	oneAlone    = regexp.MustCompile(`^ *1[ .(-]`)                                          // 1-415-666-7777
 	bareWord    = regexp.MustCompile(`^[+.(-]*\w[\w+.() -]*`)                               // 5000, null
 	mergeMark   = regexp.MustCompile(`^(<{7}|={7}|>{7}|\|{7})`)
-	comment     = regexp.MustCompile(`^(//|/\*|#)`)
+	comment     = regexp.MustCompile(`^(//|/\*|#|<!--|-- )`)
 	keyAndColon = regexp.MustCompile(`^"[^"\n]*"\s*:`)
 )
