@@ -81,7 +81,8 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, status, err)
 		return
 	}
-	config, calledURL := h.config.Load(), sync.OnceValue(func() string { return h.calledURL(r) }) // if needed
+	config := h.config.Load()
+	calledURL := sync.OnceValue(func() string { return h.calledURL(r) }) // takes long, and most calls need none
 	if err := h.checkSignature(r, calledURL); err != nil {
 		h.refuse(w, r, http.StatusForbidden, err)
 		return
