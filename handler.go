@@ -82,7 +82,7 @@ func (h *Handler) incoming(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	config := h.config.Load()
-	calledURL := sync.OnceValue(func() string { return h.calledURL(r) }) // takes long, and most calls need none
+	calledURL := sync.OnceValue(func() string { return h.calledURL(r) }) // slow, and most calls need none
 	if err := h.checkSignature(r, calledURL); err != nil {
 		h.refuse(w, r, http.StatusForbidden, err)
 		return
